@@ -1,0 +1,24 @@
+//! The two kinds, and the names they use. Nothing but data: what the API
+//! server stores and checks by itself.
+
+mod crd;
+mod policy;
+mod request;
+
+pub use crd::crds;
+pub use policy::*;
+pub use request::*;
+
+/// API group of both kinds.
+pub const GROUP: &str = "hallpass.dev";
+/// Keeps a deleted request until its access is gone.
+pub const FINALIZER: &str = "hallpass.dev/revoke";
+/// Field manager of every write of the operator. Not `kubectl…`: Flux takes over fields of managers
+/// named so (kustomize-controller 1.9.5).
+pub const FIELD_MANAGER: &str = "hallpass";
+/// An annotation with this prefix approves.
+pub const APPROVE: &str = "approve.hallpass.dev/";
+/// An annotation with this prefix denies.
+pub const DENY: &str = "deny.hallpass.dev/";
+/// An annotation with this prefix ends the access early.
+pub const END: &str = "end.hallpass.dev/";

@@ -1,0 +1,420 @@
+//! `AccessRequest`: somebody asks for access under a policy.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An `AccessRequest` asks for what an `AccessPolicy` lends.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[kube(
+    group = "hallpass.dev",
+    version = "v1alpha1",
+    kind = "AccessRequest",
+    plural = "accessrequests",
+    shortname = "areq",
+    category = "hallpass",
+    namespaced,
+    status = "AccessRequestStatus",
+    derive = "PartialEq",
+    doc = "Asks for access in Keycloak under an AccessPolicy, for a while.",
+    selectable = ".spec.requester",
+    selectable = ".spec.policyName",
+    selectable = ".status.phase",
+    printcolumn(name = "Requester", type_ = "string", json_path = ".spec.requester"),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyName"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Ends", type_ = "string", json_path = ".status.endsAt"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Grants", type_ = "string", json_path = ".status.grants", priority = 1),
+    printcolumn(name = "Approved by", type_ = "string", json_path = ".status.approvedBy", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason", priority = 1),
+    validation = Rule::new("!(oldSelf.?status.?phase.orValue('') in ['Expired', 'Revoked', 'Denied', 'TimedOut', 'Rejected']) || self.?status.?phase.orValue('') == oldSelf.status.phase")
+        .message("a final phase never changes"),
+    validation = Rule::new("!oldSelf.?status.?grant.?deadline.hasValue() || (self.?status.?grant.?deadline.hasValue() && self.status.grant.deadline <= oldSelf.status.grant.deadline)")
+        .message("a deadline never moves later"),
+    validation = Rule::new("!oldSelf.?status.?grant.?targets.hasValue() || (self.?status.?grant.?targets.hasValue() && oldSelf.status.grant.targets.all(o, self.status.grant.targets.exists(n, n.name == o.name && n.id == o.id && n.type == o.type && (o.preExisting || !n.preExisting))))")
+        .message("targets are never taken out, never lead elsewhere, and preExisting never becomes true")
+)]
+#[x_kube(
+    validation = Rule::new("self == oldSelf").message("spec is immutable; create a new AccessRequest").reason(Reason::FieldValueInvalid),
+    validation = Rule::new("!has(self.notBefore) || !has(self.notAfter) || self.notBefore < self.notAfter").message("notBefore must be before notAfter"),
+    validation = Rule::new("!self.?preApproved.orValue(false) || (has(self.notBefore) && has(self.notAfter) && has(self.submittedBy))")
+        .message("preApproved needs submittedBy and an absolute window (notBefore and notAfter)"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessRequestSpec {
+    /// Name of the `AccessPolicy`.
+    #[schemars(length(min = 1, max = 63))]
+    pub policy_name: String,
+    /// Kubernetes username of the person who gets the access: yours. Filled in by the API server on 1.36 and newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub requester: Option<String>,
+    /// Which of the policy's grants; all if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub grants: Vec<String>,
+    /// How long, from activation; between 5s and 720h. The policy's default if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
+        .message("must be a duration between 5s and 720h, as 30s or 1h30m"))]
+    pub duration: Option<String>,
+    /// Why: one line of plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[^\\x00-\\x1f\\x7f\\x{0085}\\x{202a}-\\x{202e}\\x{2028}\\x{2029}\\x{2066}-\\x{2069}]*\\n?$')")
+        .message("reason is one line of plain text"))]
+    pub reason: Option<String>,
+    /// Start then, not at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+    /// Never past this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// The caller, when that is not the requester. Not supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub submitted_by: Option<String>,
+    /// Whether the review in Git counts as a vote. Not supported yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pre_approved: bool,
+    /// Where the submission came from; shown, not trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// Where a submission came from.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Source {
+    /// A revision, as a commit's hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub revision: Option<String>,
+    /// Where it can be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub url: Option<String>,
+}
+
+/// Where a request is in its life.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Waiting for votes, or for a policy that is not there yet.
+    Pending,
+    /// Agreed; waiting for its start.
+    Approved,
+    /// Deadline and targets are recorded; Keycloak is being written.
+    Activating,
+    /// The access is in place.
+    Active,
+    /// Being taken away.
+    Revoking,
+    /// Gone: time ran out.
+    Expired,
+    /// Gone: ended or withdrawn early.
+    Revoked,
+    /// Never given: a voter said no.
+    Denied,
+    /// Never given: nobody answered in time.
+    TimedOut,
+    /// Never given: the policy does not allow it.
+    Rejected,
+}
+
+impl Phase {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 10] = [
+        Self::Pending,
+        Self::Approved,
+        Self::Activating,
+        Self::Active,
+        Self::Revoking,
+        Self::Expired,
+        Self::Revoked,
+        Self::Denied,
+        Self::TimedOut,
+        Self::Rejected,
+    ];
+
+    /// Whether a request in this phase never changes again.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Expired | Self::Revoked | Self::Denied | Self::TimedOut | Self::Rejected => true,
+            Self::Pending | Self::Approved | Self::Activating | Self::Active | Self::Revoking => false,
+        }
+    }
+
+    /// As it is written in status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Approved => "Approved",
+            Self::Activating => "Activating",
+            Self::Active => "Active",
+            Self::Revoking => "Revoking",
+            Self::Expired => "Expired",
+            Self::Revoked => "Revoked",
+            Self::Denied => "Denied",
+            Self::TimedOut => "TimedOut",
+            Self::Rejected => "Rejected",
+        }
+    }
+}
+
+/// What the operator says about a request. Only the operator can write it.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessRequestStatus {
+    /// The generation that was looked at; -1 while nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the request is in its life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The policy, pinned when first seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyPin>,
+    /// Random word that a vote must carry; a new one whenever votes cast so far no longer count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub ballot: Option<String>,
+    /// Digest of what is voted on: the policy's realm, grants, requesters, submitters and approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub rules: Option<String>,
+    /// The Keycloak user that gets the access.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<PinnedSubject>,
+    /// Votes, as they were seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
+    pub votes: Vec<Vote>,
+    /// Wishes to end the access early, as they were seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
+    pub ends: Vec<End>,
+    /// Who approved, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
+    pub approved_by: Option<String>,
+    /// The grants asked for, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub grants: Option<String>,
+    /// The deadline, as text (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub ends_at: Option<String>,
+    /// What is lent, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantStatus>,
+    /// Reserved: proof that the writer still holds the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub fence: Option<String>,
+    /// Reserved: proof that the operator wrote this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub seal: Option<String>,
+    /// `Approved`, `Granted`, `Ready`, `Reconciling`, `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A policy as it was when a request was first seen. A re-created policy is another policy.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct PolicyPin {
+    /// The policy's UID.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The policy's generation.
+    pub generation: i64,
+}
+
+/// The Keycloak user that gets the access. The ids are the identity, the names are for display.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PinnedSubject {
+    /// The realm's name in the operator's configuration.
+    #[schemars(length(max = 63))]
+    pub realm: String,
+    /// The realm's id in Keycloak.
+    #[schemars(length(max = 64))]
+    pub realm_id: String,
+    /// The user's id in Keycloak.
+    #[schemars(length(max = 255))]
+    pub user_id: String,
+    /// The user's name in Keycloak.
+    #[schemars(length(max = 255))]
+    pub username: String,
+}
+
+/// Yes or no.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum VoteDecision {
+    /// Yes.
+    Approve,
+    /// No, which is final.
+    Deny,
+}
+
+/// A vote, as it was seen.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Vote {
+    /// The stage it was cast in.
+    #[schemars(length(max = 40))]
+    pub stage: String,
+    /// Yes or no.
+    pub decision: VoteDecision,
+    /// Kubernetes username of the voter.
+    #[schemars(length(max = 512))]
+    pub by: String,
+    /// Id of the voter's Keycloak user, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub user_id: Option<String>,
+    /// When the operator recorded it.
+    pub at: Time,
+    /// The annotation it came from.
+    #[schemars(length(max = 320))]
+    pub key: String,
+    /// Whether it counts.
+    pub counted: bool,
+    /// Why it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub why: Option<String>,
+}
+
+/// A wish to end the access early, as it was seen.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// Kubernetes username of who wants it.
+    #[schemars(length(max = 512))]
+    pub by: String,
+    /// Id of that one's Keycloak user, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub user_id: Option<String>,
+    /// When the operator recorded it.
+    pub at: Time,
+    /// The annotation it came from.
+    #[schemars(length(max = 320))]
+    pub key: String,
+    /// Whether it counts.
+    pub counted: bool,
+    /// Why it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub why: Option<String>,
+}
+
+/// What is lent, and until when.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantStatus {
+    /// When the activation was decided.
+    pub starts_at: Time,
+    /// When the access ends; fixed before Keycloak is touched, never later afterwards.
+    pub deadline: Time,
+    /// Why it ends, from the moment it is being taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// When the last mapping was proved gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+    /// Reserved: when the last access token that may carry it has expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub powerless_at: Option<Time>,
+    /// What is mapped in Keycloak.
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub targets: Vec<TargetStatus>,
+}
+
+/// Why access ends.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum EndReason {
+    /// Its time is up.
+    Expired,
+    /// The requester or an approver ended it.
+    Ended,
+    /// The request was deleted.
+    Deleted,
+    /// The policy was deleted, or deleted and made anew.
+    PolicyDeleted,
+    /// The policy was suspended.
+    PolicySuspended,
+}
+
+impl EndReason {
+    /// As it is written in status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "Expired",
+            Self::Ended => "Ended",
+            Self::Deleted => "Deleted",
+            Self::PolicyDeleted => "PolicyDeleted",
+            Self::PolicySuspended => "PolicySuspended",
+        }
+    }
+}
+
+/// What a target is in Keycloak.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetType {
+    /// A realm role.
+    RealmRole,
+    /// A role of a client.
+    ClientRole,
+    /// A group.
+    Group,
+}
+
+/// How far a target is.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum TargetState {
+    /// Recorded; it may or may not be in Keycloak yet.
+    Intended,
+    /// It is in Keycloak.
+    Mapped,
+    /// Proved gone.
+    Removed,
+    /// Left in Keycloak: the subject had it before, or another live request holds it.
+    Kept,
+}
+
+/// A grant resolved in Keycloak.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// The grant's name in the policy.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub type_: TargetType,
+    /// Id of the role or group.
+    #[schemars(length(max = 64))]
+    pub id: String,
+    /// Id (not `clientId`) of the client that a client role belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub client: Option<String>,
+    /// Name or path, for display.
+    #[schemars(length(max = 1024))]
+    pub display: String,
+    /// Whether the subject had it before. Only ever goes from true to false.
+    pub pre_existing: bool,
+    /// How far it is.
+    pub state: TargetState,
+}

@@ -1,0 +1,223 @@
+//! The operator's configuration: which Keycloak realms there are, and how a
+//! Kubernetes username becomes a Keycloak user. One YAML file, because whoever
+//! says where credentials go must be whoever installs.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The realms that policies may name.
+    pub realms: Vec<Realm>,
+}
+
+/// One Keycloak realm and the way in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Realm {
+    /// What policies call it (`spec.realm`).
+    pub name: String,
+    /// Base URL of the server, without `/realms/…` and without a slash at the end.
+    pub url: String,
+    /// The realm's name in Keycloak.
+    pub realm: String,
+    /// How the operator signs in.
+    pub auth: Auth,
+    /// PEM file with the certificate authorities to trust; the built-in ones if left out.
+    pub ca_file: Option<PathBuf>,
+    /// How people are found.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Kubernetes service accounts that stand for a Keycloak user.
+    #[serde(default)]
+    pub service_accounts: Vec<ServiceAccountUser>,
+    /// Whether policies may reach Keycloak's own administration roles. Not supported yet.
+    #[serde(default)]
+    pub allow_admin_roles: bool,
+}
+
+/// Sign-in with the client's secret, from a file that is read anew for each token.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Auth {
+    /// The client's `clientId` in the realm.
+    pub client_id: String,
+    /// File that holds the client's secret and nothing else; white space around it is ignored.
+    pub client_secret_file: PathBuf,
+}
+
+/// From a Kubernetes username to a Keycloak user.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Identity {
+    /// Stripped from the Kubernetes username; a username without it leads to nobody.
+    #[serde(default)]
+    pub username_prefix: String,
+    /// What the rest is compared with.
+    #[serde(default, rename = "match")]
+    pub matches: UserMatch,
+    /// Stands before the full path of a Keycloak group in a policy's `Group`.
+    #[serde(default)]
+    pub group_prefix: String,
+}
+
+/// Which property of a Keycloak user the username is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum UserMatch {
+    /// `username`; Keycloak stores it in lower case.
+    #[default]
+    Username,
+    /// `email`, which must be verified.
+    Email,
+    /// `id`.
+    Id,
+}
+
+/// A Kubernetes service account that asks for a Keycloak user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceAccountUser {
+    /// `namespace/name` of the service account.
+    pub service_account: String,
+    /// Keycloak username it stands for.
+    pub username: String,
+}
+
+/// Why a configuration cannot be used. Names the file and the key.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("cannot read the configuration {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no configuration.
+    #[error("the configuration {} cannot be parsed", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what was expected.
+        source: Box<serde_saphyr::Error>,
+    },
+    /// A value cannot stand.
+    #[error("the configuration {}: {key}: {problem}", .path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, as `realms[0].url`.
+        key: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let config: Self = serde_saphyr::from_str(text)
+            .map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })?;
+        match config.problem() {
+            None => Ok(config),
+            Some((key, problem)) => Err(Error::Value { path: path.into(), key, problem }),
+        }
+    }
+
+    /// The first value that cannot stand, with its key.
+    fn problem(&self) -> Option<(String, String)> {
+        if self.realms.is_empty() {
+            return Some(("realms".into(), "at least one realm is needed".into()));
+        }
+        let mut names = BTreeSet::new();
+        for (i, realm) in self.realms.iter().enumerate() {
+            if !names.insert(&realm.name) {
+                return Some((format!("realms[{i}].name"), format!("{:?} is there twice", realm.name)));
+            }
+            if let Some((key, problem)) = realm.problem() {
+                return Some((format!("realms[{i}].{key}"), problem));
+            }
+        }
+        None
+    }
+}
+
+impl Realm {
+    fn problem(&self) -> Option<(String, String)> {
+        let empty = [
+            ("name", &self.name),
+            ("realm", &self.realm),
+            ("auth.clientId", &self.auth.client_id),
+        ];
+        if let Some((key, _)) = empty.into_iter().find(|(_, value)| value.trim().is_empty()) {
+            return Some((key.into(), "must not be empty".into()));
+        }
+        let url = reqwest::Url::parse(&self.url);
+        if !url.is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host()) || self.url.ends_with('/') {
+            let problem = format!("{:?} must be the server's base URL without a slash at the end, as https://sso.example.com", self.url);
+            return Some(("url".into(), problem));
+        }
+        for (i, account) in self.service_accounts.iter().enumerate() {
+            if account.service_account.split('/').filter(|part| !part.is_empty()).count() != 2 {
+                let problem = format!("{:?} must be namespace/name", account.service_account);
+                return Some((format!("serviceAccounts[{i}].serviceAccount"), problem));
+            }
+            if account.username.is_empty() {
+                return Some((format!("serviceAccounts[{i}].username"), "must not be empty".into()));
+            }
+        }
+        self.allow_admin_roles.then(|| ("allowAdminRoles".into(), "true is not supported yet".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REALM: &str = "realms:\n- name: prod\n  url: https://sso.example.com\n  realm: acme\n  auth: {clientId: hallpass, clientSecretFile: /s}\n";
+
+    fn refusal(text: &str) -> String {
+        let error = Config::parse(text, Path::new("h.yaml")).expect_err("must be refused");
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        format!("{error}{}", source.unwrap_or_default())
+    }
+
+    #[test]
+    fn the_smallest_configuration_is_enough() {
+        let config = Config::parse(REALM, Path::new("h.yaml")).expect("valid");
+        assert_eq!(config.realms[0].identity.matches, UserMatch::Username);
+    }
+
+    #[test]
+    fn a_refusal_names_the_file_and_the_key() {
+        for (text, words) in [
+            ("realms: []", vec!["h.yaml", "realms", "at least one"]),
+            ("realmz: []", vec!["h.yaml", "realmz"]),
+            (&REALM.replace("https://sso.example.com", "sso.example.com"), vec!["realms[0].url", "\"sso.example.com\"", "https://"]),
+            (&REALM.replace("acme", "''"), vec!["realms[0].realm", "must not be empty"]),
+            (&REALM.replace("clientId", "clientID"), vec!["clientID"]),
+            (&format!("{REALM}{}", REALM.trim_start_matches("realms:\n")), vec!["realms[1].name", "\"prod\" is there twice"]),
+            (&format!("{REALM}  allowAdminRoles: true\n"), vec!["realms[0].allowAdminRoles", "not supported yet"]),
+            (&format!("{REALM}  serviceAccounts: [{{serviceAccount: deployer, username: x}}]\n"), vec!["serviceAccounts[0].serviceAccount", "namespace/name"]),
+        ] {
+            let refusal = refusal(text);
+            for word in words {
+                assert!(refusal.contains(word), "{word:?} is missing in: {refusal}");
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Hallpass: just-in-time access in Keycloak, asked for and approved in Kubernetes.
+//!
+//! The way of a request through the code: [`controller`] observes, [`domain`] decides, [`controller`] enacts and
+//! reports. [`keycloak`] is the client for Keycloak, [`guard`] watches over the admission policies.
+
+pub mod api;
+pub mod config;
