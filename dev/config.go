@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/template"
+)
+
+// people can sign in to the realm; each one's password is the name.
+var people = []string{"alice", "bob", "carol", "dave", "erin", "mallory"}
+
+const (
+	realmName         = "acme"
+	requestNamespace  = "team-payments"
+	operatorNamespace = "hallpass-system"
+	operatorClient    = "hallpass"
+	peopleClient      = "kube"
+	adminUser         = "admin"
+)
+
+// renderRealm returns dev/keycloak/realm.json with this stack's secret for the operator's client.
+func (s *stack) renderRealm() ([]byte, error) {
+	text, err := os.ReadFile(s.source("dev", "keycloak", "realm.json"))
+	if err != nil {
+		return nil, err
+	}
+	secret, err := s.secret("hallpass-client")
+	if err != nil {
+		return nil, err
+	}
+	return bytes.ReplaceAll(text, []byte("@HALLPASS_CLIENT_SECRET@"), []byte(secret)), nil
+}
+
+// View is what the templates below see.
+type view struct {
+	*stack
+	CA, Admin, Realm, Secret string
+	People                   []string
+}
+
+var templates = template.Must(template.New("").Funcs(template.FuncMap{
+	// A JSON text is a YAML text, whatever is in it.
+	"text": func(value string) (string, error) {
+		data, err := json.Marshal(value)
+		return string(data), err
+	},
+	"indent": func(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") },
+}).Parse(`
+{{define "authentication.yaml"}}apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+anonymous:
+  enabled: true
+  conditions:
+  - {path: /livez}
+  - {path: /readyz}
+  - {path: /healthz}
+  - {path: /.well-known/openid-configuration}
+  - {path: /openid/v1/jwks}
+jwt:
+- issuer:
+    url: {{.KeycloakURL}}/realms/{{.Realm}}
+    audiences: [kube]
+    certificateAuthority: {{text .CA}}
+  claimMappings:
+    username: {claim: preferred_username, prefix: "oidc:"}
+    groups: {claim: groups, prefix: "oidc:"}
+    uid: {claim: sub}
+{{end}}
+
+{{define "audit.yaml"}}apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: RequestResponse, resources: [{group: hallpass.dev}]}
+- {level: Metadata, users: ["system:serviceaccount:hallpass-system:hallpass"]}
+- {level: None}
+{{end}}
+
+{{define "controller-manager.kubeconfig"}}apiVersion: v1
+kind: Config
+clusters:
+- {name: dev, cluster: {server: {{text .APIURL}}, certificate-authority: {{text (.Path "pki" "ca.crt")}}}}
+users:
+- name: controller-manager
+  user:
+    client-certificate: {{text (.Path "pki" "controller-manager.crt")}}
+    client-key: {{text (.Path "pki" "controller-manager.key")}}
+contexts:
+- {name: dev, context: {cluster: dev, user: controller-manager}}
+current-context: dev
+{{end}}
+
+{{define "kubeconfig"}}apiVersion: v1
+kind: Config
+clusters:
+- {name: dev, cluster: {server: {{text .APIURL}}, certificate-authority: {{text (.Path "pki" "ca.crt")}}}}
+users:
+- name: admin
+  user:
+    client-certificate: {{text (.Path "pki" "admin.crt")}}
+    client-key: {{text (.Path "pki" "admin.key")}}
+{{- range .People}}
+- name: {{.}}
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1
+      command: {{text ($.Path "bin" "dev")}}
+      args: [exec-credential, {{.}}]
+      interactiveMode: Never
+{{- end}}
+contexts:
+- {name: admin, context: {cluster: dev, user: admin, namespace: team-payments}}
+{{- range .People}}
+- {name: {{.}}, context: {cluster: dev, user: {{.}}, namespace: team-payments}}
+{{- end}}
+current-context: admin
+{{end}}
+
+{{define "realms"}}realms:
+- name: prod
+  url: {{.KeycloakURL}}
+  realm: {{.Realm}}
+  auth:
+    clientId: hallpass
+    clientSecretFile: {{text (.Path "secrets" "hallpass-client")}}
+  caFile: {{text (.Path "pki" "ca.crt")}}
+  identity: {usernamePrefix: "oidc:", match: username, groupPrefix: "oidc:"}
+{{end}}
+
+{{define "hallpass.yaml"}}{{template "realms" .}}{{end}}
+
+{{define "values.yaml"}}# No pod runs in this stack: the operator is a process of its own.
+replicas: 0
+people:
+  subjects:
+  - {kind: Group, name: "system:authenticated", apiGroup: rbac.authorization.k8s.io}
+{{template "realms" .}}{{end}}
+
+{{define "env"}}# Source this in a shell: kubectl, helm and dev are those of the stack in {{.Path}}.
+export KUBECONFIG={{text (.Path "kubeconfig")}}
+export PATH={{text (.Path "bin")}}:"$PATH"
+{{end}}
+`))
+
+// Methods that the templates call.
+func (v view) KeycloakURL() string        { return v.keycloakURL() }
+func (v view) APIURL() string             { return v.apiURL() }
+func (v view) Path(elem ...string) string { return v.path(elem...) }
+
+// writeConfig writes every file that servers, people and tests read.
+func (s *stack) writeConfig(d *distribution) error {
+	ca, err := os.ReadFile(s.path("pki", "ca.crt"))
+	if err != nil {
+		return err
+	}
+	v := view{stack: s, CA: string(ca), Realm: realmName, People: people}
+	for name, path := range map[string]string{
+		"authentication.yaml":           s.path("config", "authentication.yaml"),
+		"audit.yaml":                    s.path("config", "audit.yaml"),
+		"controller-manager.kubeconfig": s.path("config", "controller-manager.kubeconfig"),
+		"values.yaml":                   s.path("config", "values.yaml"),
+		"kubeconfig":                    s.path("kubeconfig"),
+		"hallpass.yaml":                 s.path("hallpass.yaml"),
+		"env":                           s.path("env"),
+	} {
+		var text bytes.Buffer
+		if err := templates.ExecuteTemplate(&text, name, v); err != nil {
+			return err
+		}
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text.Bytes()) {
+			continue
+		}
+		if err := save(path, text.Bytes(), 0o600); err != nil {
+			return err
+		}
+	}
+	for link, target := range map[string]string{"kubectl": d.servers + "/kubectl", "helm": d.servers + "/helm"} {
+		if err := errors.Join(removeIfThere(s.path("bin", link)), os.Symlink(target, s.path("bin", link))); err != nil {
+			return fmt.Errorf("link %s: %w", link, err)
+		}
+	}
+	return s.writeDescription()
+}
+
+// writeDescription tells the scenario tests what there is.
+func (s *stack) writeDescription() error {
+	password, err := s.secret("keycloak-admin")
+	if err != nil {
+		return err
+	}
+	return saveJSON(s.path("stack.json"), map[string]any{
+		"apiServer":  s.apiURL(),
+		"kubeconfig": s.path("kubeconfig"),
+		"caFile":     s.path("pki", "ca.crt"),
+		"kubectl":    s.path("bin", "kubectl"),
+		"helm":       s.path("bin", "helm"),
+		"dev":        s.path("bin", "dev"),
+		"namespace":  requestNamespace,
+		"auditLog":   s.path("log", "audit.log"),
+		"keycloak": map[string]string{
+			"url": s.keycloakURL(), "realm": realmName, "clientId": peopleClient,
+			"adminUser": adminUser, "adminPassword": password, "caFile": s.path("pki", "ca.crt"),
+		},
+		"operator": map[string]string{
+			"kubeconfig": s.path("config", "operator.kubeconfig"), "config": s.path("hallpass.yaml"),
+			"url": s.operatorURL(), "log": s.logFile(operator), "binary": s.operatorBinary(),
+		},
+	})
+}

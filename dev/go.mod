@@ -1,0 +1,3 @@
+module hallpass.dev/dev/stack
+
+go 1.26

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"syscall"
+	"text/template"
+	"time"
+)
+
+const tokenLife = 24 * time.Hour
+
+// operatorBinary is what cargo built, or $HALLPASS_BIN.
+func (s *stack) operatorBinary() string {
+	if binary := os.Getenv("HALLPASS_BIN"); binary != "" {
+		return binary
+	}
+	return s.source("target", "debug", "hallpass")
+}
+
+func (s *stack) operator(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("usage: dev/dev operator start|stop|kill|restart")
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	switch args[0] {
+	case "start":
+		return s.startOperator()
+	case "stop":
+		return s.stopNamed(operator)
+	case "kill":
+		return s.end(operator, syscall.SIGKILL, 20*time.Second)
+	case "restart":
+		if err := s.stopNamed(operator); err != nil {
+			return err
+		}
+		return s.startOperator()
+	}
+	return fmt.Errorf("unknown: operator %s", args[0])
+}
+
+// startOperator runs the operator under the chart's service account, never as an administrator: what the chart forgot
+// to allow must fail here too.
+func (s *stack) startOperator() error {
+	binary := s.operatorBinary()
+	if !exists(binary) {
+		return fmt.Errorf("%s is not there: cargo build makes it (make does that), or dev/dev up --no-operator goes without", binary)
+	}
+	return step("operator", func() (string, error) {
+		if s.running(operator) == nil {
+			if err := s.writeOperatorKubeconfig(); err != nil {
+				return "", err
+			}
+		}
+		_, err := s.start(program{
+			name: operator,
+			args: []string{binary, "run", "--config", s.path("hallpass.yaml"), "--listen", fmt.Sprintf("127.0.0.1:%d", s.Ports.Operator)},
+			env:  []string{"KUBECONFIG=" + s.path("config", "operator.kubeconfig")},
+		})
+		if err != nil {
+			return "", err
+		}
+		probe := peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
+		return s.operatorURL() + "/readyz", s.waitFor(operator, time.Minute, probe.readyz)
+	})
+}
+
+var operatorKubeconfig = template.Must(template.New("").Parse(`apiVersion: v1
+kind: Config
+clusters:
+- {name: dev, cluster: {server: {{printf "%q" .Server}}, certificate-authority: {{printf "%q" .CA}}}}
+users:
+- {name: operator, user: {token: {{printf "%q" .Token}}}}
+contexts:
+- {name: operator, context: {cluster: dev, user: operator, namespace: {{.Namespace}}}}
+current-context: operator
+`))
+
+func (s *stack) writeOperatorKubeconfig() error {
+	api, err := s.asAdmin()
+	if err != nil {
+		return err
+	}
+	token, err := api.serviceAccountToken(operatorNamespace, operator, tokenLife)
+	if isStatus(err, http.StatusNotFound) {
+		return fmt.Errorf("no service account %s/%s: the chart is not installed (dev/dev up does that)", operatorNamespace, operator)
+	}
+	if err != nil {
+		return fmt.Errorf("ask for the operator's token: %w", err)
+	}
+	var text bytes.Buffer
+	err = operatorKubeconfig.Execute(&text, map[string]string{
+		"Server": s.apiURL(), "CA": s.path("pki", "ca.crt"), "Token": token, "Namespace": operatorNamespace,
+	})
+	if err != nil {
+		return err
+	}
+	return save(s.path("config", "operator.kubeconfig"), text.Bytes(), 0o600)
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+)
+
+// up starts what does not run. Kubernetes and Keycloak start side by side; Keycloak takes longer, so the chart is
+// installed meanwhile.
+func (s *stack) up(withOperator bool) error {
+	begin := time.Now()
+	if err := s.lock(); err != nil {
+		return err
+	}
+	d, err := s.ensureDistribution()
+	if err != nil {
+		return err
+	}
+	if err := s.settlePorts(); err != nil {
+		return err
+	}
+	if err := s.ensurePKI(); err != nil {
+		return err
+	}
+	if err := s.writeConfig(d); err != nil {
+		return err
+	}
+	err = together(
+		func() error { return s.upKubernetes(d) },
+		func() error { return s.upKeycloak(d) },
+	)
+	if err != nil {
+		return err
+	}
+	if err := step("sign-in", s.waitForSignIn); err != nil {
+		return err
+	}
+	if withOperator {
+		if err := s.startOperator(); err != nil {
+			return err
+		}
+	}
+	say("\nup after %.1f s. To use it:  . %s", time.Since(begin).Seconds(), s.path("env"))
+	return nil
+}
+
+func (s *stack) upKubernetes(d *distribution) error {
+	if err := step(etcd+", "+"API server", func() (string, error) { return s.upAPIServer(d) }); err != nil {
+		return err
+	}
+	if err := step("controller manager", func() (string, error) { return s.upControllerManager(d) }); err != nil {
+		return err
+	}
+	return step("chart", s.installChart)
+}
+
+func (s *stack) upAPIServer(d *distribution) (string, error) {
+	if _, err := s.start(s.etcdProgram(d)); err != nil {
+		return "", err
+	}
+	// The API server waits for etcd by itself.
+	if _, err := s.start(s.apiServerProgram(d)); err != nil {
+		return "", err
+	}
+	api, err := s.asAdmin()
+	if err != nil {
+		return "", err
+	}
+	err = s.waitFor(apiServer, 2*time.Minute, func() error {
+		if s.running(etcd) == nil {
+			return fmt.Errorf("etcd ended; the end of its log:\n%s", s.logTail(etcd))
+		}
+		return api.readyz()
+	})
+	if err != nil {
+		return "", err
+	}
+	return s.apiURL(), api.createNamespace(requestNamespace)
+}
+
+// readyz is content with any answer of 200; what it says is for people.
+func (p *peer) readyz() error {
+	answer, err := p.http.Get(p.url + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return errors.New(answer.Status)
+	}
+	return nil
+}
+
+// upControllerManager is done when the controllers work: the one for service accounts has served the new namespace.
+func (s *stack) upControllerManager(d *distribution) (string, error) {
+	if _, err := s.start(s.controllerManagerProgram(d)); err != nil {
+		return "", err
+	}
+	api, err := s.asAdmin()
+	if err != nil {
+		return "", err
+	}
+	// It makes its own certificate, which nobody could verify.
+	manager := peer{
+		url:  fmt.Sprintf("https://127.0.0.1:%d", s.Ports.ControllerManager),
+		http: &http.Client{Timeout: time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}},
+	}
+	return "ready", s.waitFor(controllerManager, time.Minute, func() error {
+		answer, err := manager.http.Get(manager.url + "/healthz")
+		if err != nil {
+			return err
+		}
+		answer.Body.Close()
+		return api.get("/api/v1/namespaces/"+requestNamespace+"/serviceaccounts/default", nil)
+	})
+}
+
+func (s *stack) upKeycloak(d *distribution) error {
+	return step("Keycloak", func() (string, error) {
+		if err := s.prepareKeycloak(d); err != nil {
+			return "", err
+		}
+		password, err := s.secret("keycloak-admin")
+		if err != nil {
+			return "", err
+		}
+		if _, err := s.start(s.keycloakProgram(password)); err != nil {
+			return "", err
+		}
+		trusting, err := s.trusting()
+		if err != nil {
+			return "", err
+		}
+		management := peer{url: fmt.Sprintf("https://127.0.0.1:%d", s.Ports.KeycloakManagement), http: trusting}
+		err = s.waitFor(keycloak, 5*time.Minute, func() error { return management.get("/health/ready", nil) })
+		if err != nil {
+			return "", err
+		}
+		return s.keycloakURL() + "/realms/" + realmName, os.WriteFile(s.keycloakMark(), nil, 0o600)
+	})
+}
+
+// waitForSignIn waits until the API server accepts Keycloak's tokens. It reads the issuer's keys when it starts, before
+// Keycloak is there, and tries again every ten seconds.
+func (s *stack) waitForSignIn() (string, error) {
+	t, err := s.signInPerson("alice")
+	if err != nil {
+		return "", err
+	}
+	client, err := s.trusting()
+	if err != nil {
+		return "", err
+	}
+	api := peer{url: s.apiURL(), http: client, bearer: t.ID}
+	var name string
+	err = s.waitFor(apiServer, time.Minute, func() error {
+		name, err = api.whoAmI()
+		return err
+	})
+	return "alice is " + name, err
+}
