@@ -1,0 +1,210 @@
+//! A small typed client of Keycloak's Admin API: one method for each thing the operator needs. It knows nothing of
+//! Kubernetes, of requests or of policies, decides nothing, and repeats nothing but what its methods say: when to try
+//! again is the caller's business.
+//!
+//! Written against Keycloak 26.7.3; what is surprising about it is said where the code deals with it.
+
+mod closure;
+mod error;
+mod http;
+mod mapping;
+mod path;
+mod rights;
+mod targets;
+mod token;
+mod types;
+mod users;
+
+use std::{
+    fmt,
+    path::Path as FilePath,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use reqwest::{Certificate, redirect};
+use serde::Deserialize;
+use tokio::sync::{Mutex, Semaphore};
+
+pub use error::{Error, Kind};
+pub use types::{ClientRole, Container, Group, MissingRight, RealmInfo, Removal, Role, Target, User};
+
+use crate::config;
+use http::{Endpoint, Request, Time, Transport};
+use path::{Path, escape};
+use token::{Slot, Tokens};
+
+/// More connections do not make Keycloak faster: 8 gave 350 mappings a second, 32 gave 300.
+const CONCURRENCY: usize = 8;
+
+/// Connecting and the TLS handshake; a failure here is known not to have been sent.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// An idle connection is closed before a proxy does it (60 s is usual), so that a write seldom meets a dead one.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Time limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// All of one `map` or `unmap`: waiting for a connection and a token, the write, the reads around it, and its
+    /// repetition. When it has passed nothing more is sent. Also the limit of one sign-in.
+    pub write: Duration,
+    /// One read. A method that needs several has this for each.
+    pub read: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { write: Duration::from_secs(4), read: Duration::from_secs(10) }
+    }
+}
+
+/// Is told of each call, for metrics.
+pub trait Observer: Send + Sync {
+    /// `endpoint` and `result` come from fixed sets; `result` is `Ok` or [`Error::category`].
+    fn call(&self, endpoint: &'static str, result: &'static str, seconds: f64);
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn call(&self, _: &'static str, _: &'static str, _: f64) {}
+}
+
+/// What a client does not take from the configuration.
+#[derive(Clone)]
+pub struct Options {
+    /// Time limits.
+    pub limits: Limits,
+    /// Who is told of each call.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { limits: Limits::default(), observer: Arc::new(Nobody) }
+    }
+}
+
+/// One realm. Cloning is cheap: clones share connections, the token and the limit of calls at a time.
+#[derive(Clone)]
+pub struct Client(Arc<Transport>);
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tokens { server, realm, client_id, .. } = &self.0.tokens;
+        f.debug_struct("Client")
+            .field("server", server)
+            .field("realm", realm)
+            .field("client_id", client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+const REALM: Endpoint = Endpoint { label: "realm", right: "view-realm" };
+
+impl Client {
+    /// Reads the file with the certificate authorities. Nothing is sent, and the secret is not read yet.
+    pub fn new(realm: &config::Realm) -> Result<Self, Error> {
+        Self::with(realm, Options::default())
+    }
+
+    /// The same with other time limits, or with somebody who is told of each call.
+    pub fn with(realm: &config::Realm, options: Options) -> Result<Self, Error> {
+        let Options { limits, observer } = options;
+        let http = connector(realm.ca_file.as_deref())
+            .map_err(|error| error.during(|| format!("prepare the connection to {}", realm.url)))?;
+        let server = realm.url.clone();
+        let name = escape(&realm.realm);
+        let tokens = Tokens {
+            http: http.clone(),
+            url: format!("{server}/realms/{name}/protocol/openid-connect/token"),
+            client_id: realm.auth.client_id.clone(),
+            secret_file: realm.auth.client_secret_file.clone(),
+            realm: realm.realm.clone(),
+            limit: limits.write,
+            observer: Arc::clone(&observer),
+            slot: Mutex::new(Slot::default()),
+            finished: AtomicU64::new(0),
+            server,
+        };
+        let base = format!("{}/admin/realms/{name}", realm.url);
+        // The rights on a realm are roles of its own client `realm-management`; those on master, of `master-realm`.
+        let admin_client = if realm.realm == MASTER { "master-realm" } else { "realm-management" };
+        let permits = Semaphore::new(CONCURRENCY);
+        Ok(Self(Arc::new(Transport { http, tokens, base, admin_client, permits, limits, observer })))
+    }
+
+    /// The realm. [`Kind::NotFound`] if there is none of this name; [`Kind::Forbidden`] without `view-realm`, with
+    /// which alone Keycloak tells the id.
+    pub async fn realm(&self) -> Result<RealmInfo, Error> {
+        self.realm_within(Time::PerRead).await.map_err(|error| error.during(|| self.action("read")))
+    }
+
+    async fn realm_within(&self, time: Time) -> Result<RealmInfo, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Realm {
+            id: Option<String>,
+            access_token_lifespan: Option<u64>,
+            access_token_lifespan_for_implicit_flow: Option<u64>,
+        }
+        let request = Request::get(REALM, Path::default());
+        let answer = self.0.exchange(&request, time).await?;
+        let realm: Realm = http::parse(&request, &answer.body)?;
+        let (Some(id), Some(life)) = (realm.id, realm.access_token_lifespan) else {
+            return Err(self.forbidden(REALM));
+        };
+        let access_token_lifespan = Duration::from_secs(life);
+        Ok(RealmInfo {
+            id,
+            access_token_lifespan,
+            implicit_token_lifespan: realm
+                .access_token_lifespan_for_implicit_flow
+                .map_or(access_token_lifespan, Duration::from_secs),
+            server_time: answer.date,
+        })
+    }
+
+    /// A right is missing although Keycloak did not say so.
+    fn forbidden(&self, endpoint: Endpoint) -> Error {
+        let right = endpoint.right;
+        let detail = format!("the client's service account lacks the right {right} of {}", self.0.admin_client);
+        Error::new(Kind::Forbidden, endpoint.label, detail)
+    }
+
+    fn action(&self, verb: &str) -> String {
+        format!("{verb} realm {:?} of {}", self.0.tokens.realm, self.0.tokens.server)
+    }
+}
+
+/// Keycloak's realm of administrators.
+const MASTER: &str = "master";
+
+fn connector(ca_file: Option<&FilePath>) -> Result<reqwest::Client, Error> {
+    let problem = |words: String| Error::new(Kind::Config, "none", words);
+    // reqwest panics without a provider. The first one that is installed stays.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("hallpass/", env!("CARGO_PKG_VERSION")))
+        // A redirect could turn a DELETE with a body into one without, and that one removes every role of the user.
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE);
+    if let Some(file) = ca_file {
+        let name = file.display();
+        let pem =
+            std::fs::read(file).map_err(|error| problem(format!("caFile {name}: {}", error::root_cause(&error))))?;
+        let authorities = Certificate::from_pem_bundle(&pem)
+            .map_err(|error| problem(format!("caFile {name}: {}", error::root_cause(&error))))?;
+        if authorities.is_empty() {
+            return Err(problem(format!("caFile {name} holds no certificate in PEM form")));
+        }
+        builder = builder.tls_certs_only(authorities);
+    }
+    builder.build().map_err(|error| problem(error::root_cause(&error)))
+}

@@ -1,0 +1,97 @@
+//! Does the operator's service account have the rights that it needs? Asked with real calls, not read from the token:
+//! Keycloak looks rights up live, and a token can leave them out.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{
+    Client, Error, Kind,
+    http::{Endpoint, Time},
+    path::Path,
+    targets::{CLIENTS, RoleRep},
+    types::MissingRight,
+    users::USERS,
+};
+
+const SELF_TEST: Endpoint = Endpoint { label: "self-test", right: "view-realm" };
+
+/// A role of the management client that contains others of its roles in every realm.
+const COMPOSITE: &str = "realm-admin";
+
+impl Client {
+    /// Signs in anew and says which of the rights `manage-users`, `view-realm` and `view-clients` are missing. Changes
+    /// nothing. Fails if it cannot sign in or the server does not answer.
+    pub async fn self_test(&self) -> Result<Vec<MissingRight>, Error> {
+        let missing =
+            self.missing_rights().await.map_err(|error| error.during(|| self.action("check the rights in")))?;
+        Ok(missing.into_iter().map(|right| self.describe(right)).collect())
+    }
+
+    async fn missing_rights(&self) -> Result<Vec<&'static str>, Error> {
+        self.0.tokens.forget().await;
+        let mut missing = Vec::new();
+        for (right, given) in [
+            ("manage-users", given(self.may_manage_users().await)?),
+            ("view-realm", given(self.may_view_realm().await)?),
+            ("view-clients", given(self.may_view_clients().await)?),
+        ] {
+            if !given {
+                missing.push(right);
+            }
+        }
+        Ok(missing)
+    }
+
+    fn describe(&self, right: &'static str) -> MissingRight {
+        let (client, of) = (&self.0.tokens.client_id, self.0.admin_client);
+        let message = format!(
+            "the service account of client {client:?} lacks the right {right}: in Keycloak's console open Clients, \
+             {client}, Service accounts roles, Assign role, Client roles and choose {of} {right} (and on the \
+             client's dedicated scope leave \"Full scope allowed\" on)"
+        );
+        MissingRight { right, message }
+    }
+
+    /// Keycloak says with each user what the caller may do to it.
+    async fn may_manage_users(&self) -> Result<bool, Error> {
+        #[derive(Deserialize)]
+        struct WithAccess {
+            #[serde(default)]
+            access: BTreeMap<String, bool>,
+        }
+        let own = format!("service-account-{}", self.0.tokens.client_id);
+        let path = Path::of(&["users"])?.query(&[("username", &own), ("exact", "true"), ("max", "1")]);
+        let users: Vec<WithAccess> = self.0.read(USERS, path, Time::PerRead).await?;
+        let may = |what| users.iter().any(|user| user.access.get(what).copied().unwrap_or(false));
+        Ok(may("manage") && may("mapRoles") && may("manageGroupMembership"))
+    }
+
+    async fn may_view_realm(&self) -> Result<bool, Error> {
+        self.realm_within(Time::PerRead).await?;
+        let path = Path::of(&["roles"])?.query(&[("max", "1")]);
+        let roles: Vec<RoleRep> = self.0.read(SELF_TEST, path, Time::PerRead).await?;
+        Ok(!roles.is_empty())
+    }
+
+    /// Clients, their roles, and clients' roles inside of composites: without the last, a role that contains
+    /// `realm-admin` looks as if it contained nothing.
+    async fn may_view_clients(&self) -> Result<bool, Error> {
+        let Some(client) = self.client(self.0.admin_client).await? else { return Ok(false) };
+        let path = Path::of(&["clients", &client.id, "roles"])?.query(&[("max", "100")]);
+        let roles: Vec<RoleRep> = self.0.read(CLIENTS, path, Time::PerRead).await?;
+        let composite = roles.iter().find(|role| role.name == COMPOSITE).or(roles.iter().find(|role| role.composite));
+        let Some(composite) = composite else { return Ok(false) };
+        let path = Path::of(&["roles-by-id", &composite.id, "composites"])?;
+        let parts: Vec<RoleRep> = self.0.read(SELF_TEST, path, Time::PerRead).await?;
+        Ok(!parts.is_empty())
+    }
+}
+
+/// A 403 is an answer here.
+fn given(outcome: Result<bool, Error>) -> Result<bool, Error> {
+    match outcome {
+        Err(error) if error.kind() == Kind::Forbidden => Ok(false),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,187 @@
+//! Signing in: client credentials, one renewal at a time, before the token expires. Knows nothing of the Admin API.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Observer,
+    error::{Complaint, Error, Kind, describe_body, number, root_cause},
+    http::{MAX_BODY, body_of, retry_after},
+};
+
+const ENDPOINT: &str = "token";
+
+/// A token is renewed this long before it expires, or after three quarters of a shorter life.
+const MARGIN: Duration = Duration::from_secs(20);
+
+/// An access token. Does not print itself.
+#[derive(Clone)]
+pub(super) struct Token {
+    value: Arc<SecretString>,
+    renew_at: Instant,
+    /// Tells this token from its successor.
+    serial: u64,
+}
+
+impl Token {
+    pub(super) fn expose(&self) -> &str {
+        self.value.expose_secret()
+    }
+}
+
+/// Gets tokens and keeps the last one.
+pub(super) struct Tokens {
+    pub(super) http: reqwest::Client,
+    /// Server, for the texts.
+    pub(super) server: String,
+    /// Realm, for the texts.
+    pub(super) realm: String,
+    pub(super) url: String,
+    pub(super) client_id: String,
+    pub(super) secret_file: PathBuf,
+    /// Time limit of one sign-in.
+    pub(super) limit: Duration,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) slot: Mutex<Slot>,
+    /// Number of finished sign-ins, successful or not.
+    pub(super) finished: AtomicU64,
+}
+
+/// The last outcome.
+#[derive(Default)]
+pub(super) struct Slot {
+    token: Option<Token>,
+    failure: Option<Error>,
+}
+
+/// Never printed: no `Debug`.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    expires_in: u64,
+}
+
+impl Tokens {
+    /// The present token, or a new one if it is about to expire or is the `refused` one. Who waited while somebody
+    /// else signed in gets that outcome, a failure too: a server in trouble is asked once, not once per waiter.
+    pub(super) async fn get(&self, refused: Option<&Token>) -> Result<Token, Error> {
+        let before = self.finished.load(Ordering::Acquire);
+        let mut slot = self.slot.lock().await;
+        if let Some(token) = &slot.token
+            && Instant::now() < token.renew_at
+            && refused.is_none_or(|refused| refused.serial != token.serial)
+        {
+            return Ok(token.clone());
+        }
+        if let Some(failure) = &slot.failure
+            && self.finished.load(Ordering::Acquire) != before
+        {
+            return Err(failure.clone());
+        }
+        slot.token = None;
+        let outcome = self.sign_in().await;
+        self.finished.fetch_add(1, Ordering::AcqRel);
+        slot.failure = outcome.as_ref().err().cloned();
+        slot.token = outcome.as_ref().ok().cloned();
+        outcome
+    }
+
+    /// Drops the present token, so that the next call signs in: rights given since then need no new token, but the
+    /// secret might have changed.
+    pub(super) async fn forget(&self) {
+        self.slot.lock().await.token = None;
+    }
+
+    async fn sign_in(&self) -> Result<Token, Error> {
+        let started = Instant::now();
+        let outcome = match timeout_at(started + self.limit, self.ask(started)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::new(Kind::Unavailable, ENDPOINT, format!("no answer within {:?}", self.limit))),
+        };
+        let result = outcome.as_ref().map_or_else(Error::category, |_| "Ok");
+        self.observer.call(ENDPOINT, result, started.elapsed().as_secs_f64());
+        outcome.map_err(|error| {
+            error.during(|| format!("sign in to {} realm {} as client {}", self.server, self.realm, self.client_id))
+        })
+    }
+
+    async fn ask(&self, started: Instant) -> Result<Token, Error> {
+        let secret = self.secret()?;
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &self.client_id),
+            ("client_secret", secret.expose_secret()),
+        ];
+        let response = self.http.post(&self.url).form(&form).send().await.map_err(|error| {
+            let kind = if error.is_connect() { Kind::NotSent } else { Kind::Unavailable };
+            Error::new(kind, ENDPOINT, root_cause(&error))
+        })?;
+        let status = response.status();
+        let delay = retry_after(&response);
+        let body = body_of(response, MAX_BODY).await.map_err(|words| Error::new(Kind::Malformed, ENDPOINT, words))?;
+        if status != StatusCode::OK {
+            return Err(refusal(status, &body).with_retry_after(delay));
+        }
+        // The parser's words could quote the token: they are not repeated.
+        let answer: TokenAnswer = serde_json::from_slice(&body)
+            .map_err(|_| Error::new(Kind::Malformed, ENDPOINT, format!("the answer is {}", describe_body(&body))))?;
+        let life = Duration::from_secs(answer.expires_in);
+        let renew_at = started + life.saturating_sub(MARGIN.min(life / 4));
+        let serial = self.finished.load(Ordering::Acquire);
+        Ok(Token { value: Arc::new(SecretString::from(answer.access_token)), renew_at, serial })
+    }
+
+    /// Read anew each time, so that a rotated secret needs no restart. The file is small and local: no need to hand
+    /// the read to another thread.
+    fn secret(&self) -> Result<SecretString, Error> {
+        let file = self.secret_file.display();
+        let text = std::fs::read_to_string(&self.secret_file).map(SecretString::from).map_err(|error| {
+            Error::new(Kind::Config, ENDPOINT, format!("the secret file {file}: {}", root_cause(&error)))
+        })?;
+        let secret = text.expose_secret().trim();
+        if secret.is_empty() {
+            return Err(Error::new(Kind::Config, ENDPOINT, format!("the secret file {file} is empty")));
+        }
+        Ok(SecretString::from(secret))
+    }
+}
+
+/// A sign-in that was refused. Never [`Kind::NotFound`]: that would read as "the user is not there" further up.
+fn refusal(status: StatusCode, body: &[u8]) -> Error {
+    let code = number(status);
+    let complaint = Complaint::read(body);
+    let words = complaint.as_ref().map_or_else(|| describe_body(body).to_owned(), Complaint::words);
+    let (kind, hint) = match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (Kind::Throttled, ""),
+        _ if status.is_server_error() => (Kind::Unavailable, ""),
+        _ if complaint.is_none() => (Kind::Malformed, ""),
+        StatusCode::NOT_FOUND => (Kind::Unauthorized, " (is the realm's name right?)"),
+        _ => (Kind::Unauthorized, sign_in_hint(&words)),
+    };
+    Error::new(kind, ENDPOINT, format!("{code} {words}{hint}"))
+}
+
+/// What Keycloak's words (26.7.3) usually mean.
+fn sign_in_hint(words: &str) -> &'static str {
+    if words.contains("service account") {
+        " (turn on \"Service accounts roles\" of the client)"
+    } else if words.contains("invalid_client") || words.contains("unauthorized_client") {
+        " (is the client secret right?)"
+    } else {
+        ""
+    }
+}
