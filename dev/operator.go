@@ -65,7 +65,7 @@ func (s *stack) startOperator() error {
 			return "", err
 		}
 		probe := peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
-		return s.operatorURL() + "/readyz", s.waitFor(operator, time.Minute, probe.readyz)
+		return s.operatorURL() + "/readyz", s.waitFor([]string{operator}, time.Minute, probe.readyz)
 	})
 }
 

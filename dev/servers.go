@@ -97,7 +97,7 @@ func (s *stack) keycloakProgram(adminPassword string) program {
 
 // prepareKeycloak gives the stack a home folder that shares the built server with other stacks and has data of its own.
 // The data is made anew when realm.json says something else than what was imported (Keycloak imports a realm only when
-// it is not there yet), and after a first start that was cut off half-way.
+// it is not there yet), and when Keycloak ended in the middle of its first start.
 func (s *stack) prepareKeycloak(d *distribution) error {
 	realm, err := s.renderRealm()
 	if err != nil {
@@ -105,7 +105,9 @@ func (s *stack) prepareKeycloak(d *distribution) error {
 	}
 	home := s.path("keycloak")
 	imported := filepath.Join(home, "data", "import", "acme-realm.json")
-	if old, err := os.ReadFile(imported); err != nil || string(old) != string(realm) || !exists(s.keycloakMark()) {
+	old, err := os.ReadFile(imported)
+	complete := exists(s.keycloakMark()) || s.running(keycloak) != nil
+	if err != nil || string(old) != string(realm) || !complete {
 		if err := s.stop(keycloak); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func (s *stack) up(withOperator bool) error {
 	if err := s.writeConfig(d); err != nil {
 		return err
 	}
-	err = together(
+	err = untilOneFails(
 		func() error { return s.upKubernetes(d) },
 		func() error { return s.upKeycloak(d) },
 	)
@@ -49,7 +49,7 @@ func (s *stack) up(withOperator bool) error {
 }
 
 func (s *stack) upKubernetes(d *distribution) error {
-	if err := step(etcd+", "+"API server", func() (string, error) { return s.upAPIServer(d) }); err != nil {
+	if err := step("etcd, API server", func() (string, error) { return s.upAPIServer(d) }); err != nil {
 		return err
 	}
 	if err := step("controller manager", func() (string, error) { return s.upControllerManager(d) }); err != nil {
@@ -70,13 +70,7 @@ func (s *stack) upAPIServer(d *distribution) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = s.waitFor(apiServer, 2*time.Minute, func() error {
-		if s.running(etcd) == nil {
-			return fmt.Errorf("etcd ended; the end of its log:\n%s", s.logTail(etcd))
-		}
-		return api.readyz()
-	})
-	if err != nil {
+	if err := s.waitFor([]string{apiServer, etcd}, 2*time.Minute, api.readyz); err != nil {
 		return "", err
 	}
 	return s.apiURL(), api.createNamespace(requestNamespace)
@@ -109,7 +103,7 @@ func (s *stack) upControllerManager(d *distribution) (string, error) {
 		url:  fmt.Sprintf("https://127.0.0.1:%d", s.Ports.ControllerManager),
 		http: &http.Client{Timeout: time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}},
 	}
-	return "ready", s.waitFor(controllerManager, time.Minute, func() error {
+	return "ready", s.waitFor([]string{controllerManager, apiServer, etcd}, time.Minute, func() error {
 		answer, err := manager.http.Get(manager.url + "/healthz")
 		if err != nil {
 			return err
@@ -136,7 +130,7 @@ func (s *stack) upKeycloak(d *distribution) error {
 			return "", err
 		}
 		management := peer{url: fmt.Sprintf("https://127.0.0.1:%d", s.Ports.KeycloakManagement), http: trusting}
-		err = s.waitFor(keycloak, 5*time.Minute, func() error { return management.get("/health/ready", nil) })
+		err = s.waitFor([]string{keycloak}, 5*time.Minute, func() error { return management.get("/health/ready", nil) })
 		if err != nil {
 			return "", err
 		}
@@ -157,9 +151,9 @@ func (s *stack) waitForSignIn() (string, error) {
 	}
 	api := peer{url: s.apiURL(), http: client, bearer: t.ID}
 	var name string
-	err = s.waitFor(apiServer, time.Minute, func() error {
+	err = s.waitFor([]string{apiServer, keycloak}, time.Minute, func() error {
 		name, err = api.whoAmI()
 		return err
 	})
-	return "alice is " + name, err
+	return "the API server takes Keycloak's tokens: " + name, err
 }

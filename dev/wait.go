@@ -42,20 +42,36 @@ func together(functions ...func() error) error {
 	return all
 }
 
-// waitFor polls until ready has no complaint. It gives up at the ceiling, and at once if the server has ended, since
-// nothing good would come any more.
-func (s *stack) waitFor(server string, ceiling time.Duration, ready func() error) error {
+// untilOneFails runs the functions side by side and does not wait for the others when one fails.
+func untilOneFails(functions ...func() error) error {
+	results := make(chan error, len(functions))
+	for _, f := range functions {
+		go func() { results <- f() }()
+	}
+	for range functions {
+		if err := <-results; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitFor polls until ready has no complaint. It gives up at the ceiling, and at once if one of the servers that are
+// needed for it has ended, since nothing good would come any more.
+func (s *stack) waitFor(servers []string, ceiling time.Duration, ready func() error) error {
 	deadline := time.Now().Add(ceiling)
 	for {
-		alive := s.running(server) != nil
 		err := ready()
 		if err == nil {
 			return nil
 		}
-		if !alive {
-			return fmt.Errorf("%s ended; the end of %s:\n%s", server, s.logFile(server), s.logTail(server))
+		for _, server := range servers {
+			if s.running(server) == nil {
+				return fmt.Errorf("%s ended; the end of %s:\n%s", server, s.logFile(server), s.logTail(server))
+			}
 		}
 		if time.Now().After(deadline) {
+			server := servers[0]
 			return fmt.Errorf("not ready after %s: %w; the end of %s:\n%s", ceiling, err, s.logFile(server), s.logTail(server))
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -73,8 +89,8 @@ func tail(path string, lines int) string {
 	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
 	all = all[max(0, len(all)-lines):]
 	for i, l := range all {
-		if len(l) > 400 {
-			l = l[:400] + "..."
+		if len(l) > 300 {
+			l = l[:300] + "..."
 		}
 		all[i] = "  " + l
 	}
