@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/base64"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseStatCountsFromTheEndOfTheName(t *testing.T) {
+	rest := " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21"
+	for _, name := range []string{"(etcd)", "(a b)", "(x) R 1 (y)", "()"} {
+		state, ticks, err := parseStat("42 " + name + rest)
+		if err != nil || state != "S" || ticks != "4711" {
+			t.Errorf("%s: got %q %q %v", name, state, ticks, err)
+		}
+	}
+	for _, bad := range []string{"", "42", "42 (etcd", "42 (etcd) S 1 2"} {
+		if _, _, err := parseStat(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestReusedPidIsNotTakenForTheServer(t *testing.T) {
+	s := &stack{dir: t.TempDir()}
+	if _, err := s.start(program{name: "sleeper", args: []string{"sleep", "60"}}); err != nil {
+		t.Fatal(err)
+	}
+	p := s.running("sleeper")
+	if p == nil {
+		t.Fatal("not found right after the start")
+	}
+	stranger := *p
+	stranger.Started = "another boot/1"
+	if err := saveJSON(s.processFile("sleeper"), stranger); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.stop("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := startOf(p.PID); err != nil {
+		t.Fatal("a process that is not the recorded one was ended")
+	}
+	if err := saveJSON(s.processFile("sleeper"), *p); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.stop("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+	if s.running("sleeper") != nil || exists(s.processFile("sleeper")) {
+		t.Error("still there after stop")
+	}
+}
+
+func TestStopEndsWhatDoesNotListen(t *testing.T) {
+	s := &stack{dir: t.TempDir()}
+	script := `trap "" TERM; echo ready; while :; do sleep 0.1; done`
+	if _, err := s.start(program{name: "deaf", args: []string{"sh", "-c", script}}); err != nil {
+		t.Fatal(err)
+	}
+	err := s.waitFor([]string{"deaf"}, 5*time.Second, func() error {
+		if data, err := os.ReadFile(s.logFile("deaf")); err != nil || len(data) == 0 {
+			return os.ErrNotExist
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.end("deaf", 15, 300*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if s.running("deaf") != nil {
+		t.Error("still running")
+	}
+}
+
+func TestWaitForFailsAtOnceWhenTheServerEnds(t *testing.T) {
+	s := &stack{dir: t.TempDir()}
+	if _, err := s.start(program{name: "weak", args: []string{"sh", "-c", "sleep 0.2; echo no disk; exit 1"}}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	err := s.waitFor([]string{"weak"}, time.Minute, func() error { return os.ErrNotExist })
+	if err == nil || !strings.Contains(err.Error(), "no disk") || time.Since(begin) > 20*time.Second {
+		t.Errorf("after %s: %v", time.Since(begin), err)
+	}
+}
+
+func TestAZombieHasEnded(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := startOf(cmd.Process.Pid); err != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("an ended process that nobody collected counts as running")
+		}
+	}
+}
+
+func TestVersions(t *testing.T) {
+	for text, want := range map[string]version{
+		"openjdk version \"17.0.15\" 2025-04-15\nOpenJDK Runtime":                {17, 0, 15},
+		"Picked up JAVA_TOOL_OPTIONS: -Xmx1g\nopenjdk version \"21\" 2023-09-19": {21},
+		"java version \"1.8.0_402\"":                                             {1, 8, 0},
+		"\x1b[1mApache Maven 3.8.7\x1b[m\nMaven home: /usr":                      {3, 8, 7},
+		"Apache Maven 4.0.0-rc-4 (abc)":                                          {4},
+	} {
+		if got, err := parseVersion(versionLine(text)); err != nil || got != want {
+			t.Errorf("%q: got %v %v", text, got, err)
+		}
+	}
+	if !(version{1, 8}).less(version{17}) || (version{17, 0, 1}).less(version{17}) || (version{17}).less(version{17}) {
+		t.Error("order of versions")
+	}
+}
+
+func TestAnInterruptedBuildIsNotUsed(t *testing.T) {
+	cache := t.TempDir()
+	builds := 0
+	broken := cachedBuild{"thing", "thing-1", func(folder string) error {
+		builds++
+		os.WriteFile(filepath.Join(folder, "half"), nil, 0o600)
+		return os.ErrDeadlineExceeded
+	}}
+	if err := broken.ensure(cache); err == nil {
+		t.Fatal("no error")
+	}
+	whole := cachedBuild{"thing", "thing-1", func(folder string) error {
+		builds++
+		if exists(filepath.Join(folder, "half")) {
+			t.Error("began with leftovers")
+		}
+		return nil
+	}}
+	for range 2 {
+		if err := whole.ensure(cache); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if builds != 2 || !exists(filepath.Join(cache, "thing-1")) {
+		t.Errorf("%d builds", builds)
+	}
+}
+
+func TestClaimsLeaveOutWhatEverybodyHas(t *testing.T) {
+	payload := `{"preferred_username":"alice","groups":["/payments"],"realm_access":{"roles":["default-roles-acme","payments-admin"]},` +
+		`"resource_access":{"account":{"roles":["view-profile"]},"checkout":{"roles":["debug"]}}}`
+	c, err := parseClaims("x." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "user:         alice\nrealm roles:  payments-admin\nclient roles: checkout/debug\ngroups:       /payments\n"
+	if got := c.summary(); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
