@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
@@ -14,9 +14,6 @@ import (
 // values changed, or the release is not there.
 func (s *stack) installChart() (string, error) {
 	chart := s.source("charts", "hallpass")
-	if !exists(filepath.Join(chart, "Chart.yaml")) {
-		return "skipped: charts/hallpass is not there yet", nil
-	}
 	values := s.path("config", "values.yaml")
 	files, err := filesIn(chart)
 	if err != nil {
@@ -41,7 +38,7 @@ func (s *stack) installChart() (string, error) {
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+s.path("helm", "cache"),
 		"HELM_CONFIG_HOME="+s.path("helm", "config"), "HELM_DATA_HOME="+s.path("helm", "data"))
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(err, errors.New(strings.TrimSpace(string(out))))
+		return "", fmt.Errorf("helm failed (%w):\n%s", err, strings.TrimSpace(string(out)))
 	}
 	return "installed as release hallpass", save(mark, []byte(present), 0o600)
 }

@@ -137,7 +137,7 @@ current-context: admin
 replicas: 0
 people:
   subjects:
-  - {kind: Group, name: "system:authenticated", apiGroup: rbac.authorization.k8s.io}
+  - {kind: Group, name: "system:authenticated"}
 {{template "realms" .}}{{end}}
 
 {{define "env"}}# Source this in a shell: kubectl, helm and dev are those of the stack in {{.Path}}.

@@ -1,0 +1,45 @@
+# Everything a developer runs. Needed: cargo (Rust 1.95), go (1.26), java (17), mvn; no containers.
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs demo check check-rust check-dev test clean
+
+# Tests that need no servers: all of them but tests/scenarios.
+offline_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/scenarios.rs,$(wildcard tests/*.rs)))
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+up: ## start the servers, install the chart, run the operator
+	cargo build
+	dev/dev up
+
+down: ## stop all of it; the data stays for the next up
+	dev/dev down
+
+status: ## what runs, where, since when
+	@dev/dev status
+
+logs: ## where the logs are; dev/dev logs NAME shows one
+	@dev/dev logs
+
+demo: up ## the story of one request on the real servers
+	@dev/dev demo
+
+check: check-rust check-dev ## format, lints, documentation and the tests that need no servers
+
+check-rust:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	cargo test --lib --bins $(offline_tests)
+
+check-dev:
+	@unformatted=$$(gofmt -l dev) && test -z "$$unformatted" || { echo "run gofmt -w on $$unformatted"; exit 1; }
+	cd dev && go vet ./... && go test ./...
+
+test: check ## check, then the scenarios on a stack of their own
+	dev/scenarios
+
+clean: ## stop and remove the stacks and what cargo built; built servers stay in ~/.cache/hallpass-dev
+	dev/dev down --clean
+	HALLPASS_DEV_STATE="$(CURDIR)/.dev-test" dev/dev down --clean
+	cargo clean
