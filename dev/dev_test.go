@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,5 +163,31 @@ func TestClaimsLeaveOutWhatEverybodyHas(t *testing.T) {
 	want := "user:         alice\nrealm roles:  payments-admin\nclient roles: checkout/debug\ngroups:       /payments\n"
 	if got := c.summary(); got != want {
 		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestApproveCommandIsReadFromTheCondition(t *testing.T) {
+	var r accessRequest
+	message := `{"status":{"conditions":[{"type":"Ready","message":"stage lead wants 1 more. To approve: kubectl annotate ` +
+		`accessrequest fix -n team-payments approve.hallpass.dev/7f3a91bc.lead.1=yes ; or: kubectl annotate ` +
+		`accessrequest fix -n team-payments approve.hallpass.dev/7f3a91bc.security.1=yes"}]}}`
+	if err := json.Unmarshal([]byte(message), &r); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(r.approveArgs("oidc:bob"), " ")
+	if want := "annotate accessrequest fix -n team-payments approve.hallpass.dev/7f3a91bc.lead.1=oidc:bob"; got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestRenamedManifest(t *testing.T) {
+	manifest := "metadata:\n  name: fix-checkout\n  namespace: team-payments\nspec:\n  duration: 2h # short\n  reason: x\n"
+	got, err := renamed(manifest, "fix-7", "20s")
+	want := "metadata:\n  name: fix-7\n  namespace: team-payments\nspec:\n  duration: 20s\n  reason: x\n"
+	if err != nil || got != want {
+		t.Errorf("got %s, %v", got, err)
+	}
+	if _, err := renamed("metadata: {}\n", "fix-7", "20s"); err == nil {
+		t.Error("a manifest without the lines was taken")
 	}
 }

@@ -65,7 +65,7 @@ func run(args []string) error {
 	case "operator":
 		return s.operator(rest)
 	case "demo":
-		return s.demo()
+		return s.tellDemo()
 	case "token":
 		return s.showToken(rest)
 	case "exec-credential": // called by kubectl, see people.go
