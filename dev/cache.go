@@ -49,7 +49,7 @@ func (s *stack) ensureDistribution() (*distribution, error) {
 		return nil, err
 	}
 	d := &distribution{servers: filepath.Join(cache, kube.key), keycloak: filepath.Join(cache, sso.key, "server")}
-	if err := checkTools(!exists(d.keycloak)); err != nil {
+	if err := checkTools(!exists(d.keycloak), !exists(d.servers), s.source("dev", "servers")); err != nil {
 		return nil, err
 	}
 	return d, together(

@@ -52,12 +52,19 @@ func java() string {
 }
 
 // checkTools says everything that is missing at once, before anything slow begins. mvn is needed only while Keycloak
-// is not in the cache.
-func checkTools(needMaven bool) error {
+// is not in the cache, a Go that is new enough for the module of the servers only while they are not.
+func checkTools(needMaven, needServers bool, servers string) error {
 	missing := require(java(), version{17}, "install a JDK, 17 or newer (Debian: apt-get install openjdk-17-jdk-headless)", "-version")
 	if needMaven {
 		missing = errors.Join(missing,
 			require("mvn", version{3, 6, 3}, "install Apache Maven 3.6.3 or newer (Debian: apt-get install maven)", "-version"))
+	}
+	if needServers {
+		cmd := exec.Command("go", "list", "-m") // says so if go.mod wants a newer one
+		cmd.Dir = servers
+		if out, err := cmd.CombinedOutput(); err != nil {
+			missing = errors.Join(missing, fmt.Errorf("%s: install that version of Go (https://go.dev/dl)", strings.TrimSpace(string(out))))
+		}
 	}
 	return missing
 }
