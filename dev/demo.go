@@ -69,7 +69,9 @@ func (d *demo) ask() error {
 	if err := d.kubectl("--context", "alice", "apply", "-f", manifest); err != nil {
 		return err
 	}
-	d.asked = time.Now()
+	if d.asked, err = d.acceptedAt("create", "oidc:alice"); err != nil {
+		return err
+	}
 	if _, err := d.waitFor("the operator's answer", func(r *accessRequest) bool { return r.approveCommand() != "" }); err != nil {
 		return err
 	}
@@ -136,11 +138,15 @@ func (d *demo) approve() error {
 		return err
 	}
 	tell("Bob leads the team. He runs the command that the request names.")
-	if err := d.kubectl(append([]string{"--context", "bob"}, r.approveArgs("oidc:bob")...)...); err != nil {
+	vote := "oidc:bob"
+	if strings.HasSuffix(r.approveCommand(), "=yes") { // the API server turns it into his name
+		vote = "yes"
+	}
+	if err := d.kubectl(append([]string{"--context", "bob"}, r.approveArgs(vote)...)...); err != nil {
 		return err
 	}
-	d.approved = time.Now()
-	return nil
+	d.approved, err = d.acceptedAt("patch", "oidc:bob")
+	return err
 }
 
 func (d *demo) access() error {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,6 +48,39 @@ func (d *demo) get() (*accessRequest, error) {
 	var r accessRequest
 	path := "/apis/hallpass.dev/v1alpha1/namespaces/" + requestNamespace + "/accessrequests/" + d.request
 	return &r, d.api.get(path, &r)
+}
+
+// acceptedAt is when the API server had written what the person sent, by its audit log: kubectl itself takes longer than
+// what is measured here.
+func (d *demo) acceptedAt(verb, user string) (time.Time, error) {
+	log, err := os.ReadFile(d.path("log", "audit.log"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	var at time.Time
+	for line := range bytes.Lines(log) {
+		var event struct {
+			Verb string `json:"verb"`
+			User struct {
+				Username string `json:"username"`
+			} `json:"user"`
+			Object struct {
+				Name string `json:"name"`
+			} `json:"objectRef"`
+			Response struct {
+				Code int `json:"code"`
+			} `json:"responseStatus"`
+			At time.Time `json:"stageTimestamp"`
+		}
+		if bytes.Contains(line, []byte(d.request)) && json.Unmarshal(line, &event) == nil && event.Verb == verb &&
+			event.User.Username == user && event.Object.Name == d.request && event.Response.Code/100 == 2 {
+			at = event.At
+		}
+	}
+	if at.IsZero() {
+		return at, fmt.Errorf("no %s by %s in the audit log", verb, user)
+	}
+	return at, nil
 }
 
 // waitFor polls the request until it is as hoped.

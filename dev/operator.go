@@ -33,7 +33,7 @@ func (s *stack) operator(args []string) error {
 	case "stop":
 		return s.stopNamed(operator)
 	case "kill":
-		return s.end(operator, syscall.SIGKILL, 20*time.Second)
+		return step(operator, func() (string, error) { return "killed", s.end(operator, syscall.SIGKILL, 20*time.Second) })
 	case "restart":
 		if err := s.stopNamed(operator); err != nil {
 			return err
