@@ -143,8 +143,9 @@ pub(super) struct Complaint {
     field: Option<String>,
 }
 
-/// An unknown path of a server that otherwise works: says nothing about the thing that was asked for.
-const NO_SUCH_RESOURCE: &str = "Unable to find matching target resource method";
+/// What Keycloak 26.7.3 says about a path that it does not have. About a thing that is not there it says which sort of
+/// thing, as "User not found" or "Could not find role with id".
+const NO_SUCH_PATH: [&str; 2] = ["HTTP 404 Not Found", "Unable to find matching target resource method"];
 
 impl Complaint {
     pub(super) fn read(body: &[u8]) -> Option<Self> {
@@ -154,7 +155,7 @@ impl Complaint {
 
     /// Whether a 404 with this complaint is about the thing and not about the URL.
     pub(super) fn is_about_the_thing(&self) -> bool {
-        self.error.as_deref() != Some(NO_SUCH_RESOURCE)
+        !self.error.as_deref().is_some_and(|error| NO_SUCH_PATH.contains(&error))
     }
 
     /// Keycloak's words, on one line and of bounded length.

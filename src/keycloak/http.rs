@@ -1,14 +1,11 @@
 //! One authenticated exchange with the Admin API: time limits, bounded concurrency and bodies, and the classification
 //! of every answer. Knows nothing of roles and users.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{
     Method, Response, StatusCode,
-    header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER},
+    header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -75,13 +72,6 @@ impl Request {
     }
 }
 
-/// A successful answer.
-pub(super) struct Answer {
-    pub(super) body: Vec<u8>,
-    /// The server's clock.
-    pub(super) date: Option<SystemTime>,
-}
-
 /// The way to one realm.
 pub(super) struct Transport {
     pub(super) http: reqwest::Client,
@@ -109,8 +99,8 @@ impl Transport {
         time: Time,
     ) -> Result<T, Error> {
         let request = Request::get(endpoint, path);
-        let answer = self.exchange(&request, time).await?;
-        parse(&request, &answer.body)
+        let body = self.exchange(&request, time).await?;
+        parse(&request, &body)
     }
 
     /// Reads one JSON document that may be missing.
@@ -165,8 +155,8 @@ impl Transport {
         Ok(all)
     }
 
-    /// Sends and classifies. Signs in anew once if the token is refused.
-    pub(super) async fn exchange(&self, request: &Request, time: Time) -> Result<Answer, Error> {
+    /// Sends and classifies; the body of a successful read. Signs in anew once if the token is refused.
+    pub(super) async fn exchange(&self, request: &Request, time: Time) -> Result<Vec<u8>, Error> {
         let started = Instant::now();
         let deadline = match time {
             Time::PerRead => started + self.limits.read,
@@ -180,7 +170,7 @@ impl Transport {
         outcome
     }
 
-    async fn answer(&self, request: &Request, deadline: Instant) -> Result<Answer, Error> {
+    async fn answer(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Error> {
         let late = |what: &str| request.error(Kind::NotSent, format!("no time left: {what}"));
         let permit = timeout_at(deadline, self.permits.acquire()).await;
         let _permit = permit.map_err(|_| late("every connection was busy"))?;
@@ -196,9 +186,11 @@ impl Transport {
         }
     }
 
-    async fn attempt(&self, request: &Request, token: &Token, deadline: Instant) -> Result<Answer, Error> {
+    async fn attempt(&self, request: &Request, token: &Token, deadline: Instant) -> Result<Vec<u8>, Error> {
         let limit = deadline.saturating_duration_since(Instant::now());
-        if limit.is_zero() {
+        // A write that has no time to be answered would only leave its outcome unknown.
+        let least = if request.is_write() { self.limits.write / 10 } else { Duration::ZERO };
+        if limit <= least {
             return Err(request.error(Kind::NotSent, "no time left to send it"));
         }
         match timeout_at(deadline, self.send(request, token)).await {
@@ -207,7 +199,7 @@ impl Transport {
         }
     }
 
-    async fn send(&self, request: &Request, token: &Token) -> Result<Answer, Error> {
+    async fn send(&self, request: &Request, token: &Token) -> Result<Vec<u8>, Error> {
         let url = format!("{}{}", self.base, request.path.as_str());
         let mut builder = self.http.request(request.method.clone(), url).bearer_auth(token.expose());
         if let Some(body) = &request.body {
@@ -224,21 +216,17 @@ impl Transport {
         self.classify(request, response).await
     }
 
-    async fn classify(&self, request: &Request, response: Response) -> Result<Answer, Error> {
+    async fn classify(&self, request: &Request, response: Response) -> Result<Vec<u8>, Error> {
         let status = response.status();
-        let date = response.headers().get(DATE).and_then(|value| value.to_str().ok()).and_then(http_date);
         if request.is_write() && status == StatusCode::NO_CONTENT {
-            return Ok(Answer { body: Vec::new(), date });
+            return Ok(Vec::new());
         }
         let delay = retry_after(&response);
         let location =
             response.headers().get(LOCATION).map(|value| one_line(&String::from_utf8_lossy(value.as_bytes())));
         let body = body_of(response, MAX_BODY).await;
         if status == StatusCode::OK && !request.is_write() {
-            return match body {
-                Ok(body) => Ok(Answer { body, date }),
-                Err(words) => Err(request.error(Kind::Malformed, words)),
-            };
+            return body.map_err(|words| request.error(Kind::Malformed, words));
         }
         if status.is_redirection() {
             let place = location.unwrap_or_default();
@@ -285,7 +273,7 @@ impl Transport {
     }
 }
 
-pub(super) fn parse<T: DeserializeOwned>(request: &Request, body: &[u8]) -> Result<T, Error> {
+fn parse<T: DeserializeOwned>(request: &Request, body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| {
         let words = if error.is_data() {
             format!("JSON that Keycloak does not send: {error}")
@@ -316,10 +304,4 @@ pub(super) async fn body_of(mut response: Response, limit: usize) -> Result<Vec<
 /// `Retry-After` in seconds; the form with a date is not used by Keycloak.
 pub(super) fn retry_after(response: &Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`
-fn http_date(text: &str) -> Option<SystemTime> {
-    let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(zoned.timestamp().into())
 }

@@ -30,7 +30,7 @@ pub use error::{Error, Kind};
 pub use types::{ClientRole, Container, Group, MissingRight, RealmInfo, Removal, Role, Target, User};
 
 use crate::config;
-use http::{Endpoint, Request, Time, Transport};
+use http::{Endpoint, Time, Transport};
 use path::{Path, escape};
 use token::{Slot, Tokens};
 
@@ -126,6 +126,7 @@ impl Client {
             observer: Arc::clone(&observer),
             slot: Mutex::new(Slot::default()),
             finished: AtomicU64::new(0),
+            skew: std::sync::Mutex::default(),
             server,
         };
         let base = format!("{}/admin/realms/{name}", realm.url);
@@ -149,9 +150,7 @@ impl Client {
             access_token_lifespan: Option<u64>,
             access_token_lifespan_for_implicit_flow: Option<u64>,
         }
-        let request = Request::get(REALM, Path::default());
-        let answer = self.0.exchange(&request, time).await?;
-        let realm: Realm = http::parse(&request, &answer.body)?;
+        let realm: Realm = self.0.read(REALM, Path::default(), time).await?;
         let (Some(id), Some(life)) = (realm.id, realm.access_token_lifespan) else {
             return Err(self.forbidden(REALM));
         };
@@ -162,8 +161,14 @@ impl Client {
             implicit_token_lifespan: realm
                 .access_token_lifespan_for_implicit_flow
                 .map_or(access_token_lifespan, Duration::from_secs),
-            server_time: answer.date,
         })
+    }
+
+    /// How many seconds Keycloak's clock was ahead of ours (negative: behind) at the last sign-in; `None` before the
+    /// first. A difference within the time that the sign-in took counts as none. From the token's `iat`, because
+    /// Keycloak 26.7.3 sends no `Date`, and a proxy's would be another clock.
+    pub fn clock_skew(&self) -> Option<i64> {
+        self.0.tokens.skew()
     }
 
     /// A right is missing although Keycloak did not say so.

@@ -11,13 +11,15 @@ use super::{
     path::Path,
     targets::{CLIENTS, RoleRep},
     types::MissingRight,
-    users::USERS,
+    users::USER,
 };
+use crate::config::UserMatch;
 
 const SELF_TEST: Endpoint = Endpoint { label: "self-test", right: "view-realm" };
 
-/// A role of the management client that contains others of its roles in every realm.
-const COMPOSITE: &str = "realm-admin";
+/// A role of the management client that contains others of its roles. Master's management client has no
+/// `realm-admin`; there every `view-clients` contains `query-clients`, as it does elsewhere.
+const COMPOSITE: &str = "view-clients";
 
 impl Client {
     /// Signs in anew and says which of the rights `manage-users`, `view-realm` and `view-clients` are missing. Changes
@@ -53,7 +55,7 @@ impl Client {
         MissingRight { right, message }
     }
 
-    /// Keycloak says with each user what the caller may do to it.
+    /// Keycloak says with each user what the caller may do to it; in full only where the user is read by id.
     async fn may_manage_users(&self) -> Result<bool, Error> {
         #[derive(Deserialize)]
         struct WithAccess {
@@ -61,15 +63,15 @@ impl Client {
             access: BTreeMap<String, bool>,
         }
         let own = format!("service-account-{}", self.0.tokens.client_id);
-        let path = Path::of(&["users"])?.query(&[("username", &own), ("exact", "true"), ("max", "1")]);
-        let users: Vec<WithAccess> = self.0.read(USERS, path, Time::PerRead).await?;
-        let may = |what| users.iter().any(|user| user.access.get(what).copied().unwrap_or(false));
+        let Some(own) = self.find_user_by(UserMatch::Username, &own).await? else { return Ok(false) };
+        let own: WithAccess = self.0.read(USER, Path::of(&["users", &own.id])?, Time::PerRead).await?;
+        let may = |what| own.access.get(what).copied().unwrap_or(false);
         Ok(may("manage") && may("mapRoles") && may("manageGroupMembership"))
     }
 
     async fn may_view_realm(&self) -> Result<bool, Error> {
         self.realm_within(Time::PerRead).await?;
-        let path = Path::of(&["roles"])?.query(&[("max", "1")]);
+        let path = Path::of(&["roles"])?.query(&[("first", "0"), ("max", "1")]);
         let roles: Vec<RoleRep> = self.0.read(SELF_TEST, path, Time::PerRead).await?;
         Ok(!roles.is_empty())
     }
@@ -78,10 +80,10 @@ impl Client {
     /// `realm-admin` looks as if it contained nothing.
     async fn may_view_clients(&self) -> Result<bool, Error> {
         let Some(client) = self.client(self.0.admin_client).await? else { return Ok(false) };
-        let path = Path::of(&["clients", &client.id, "roles"])?.query(&[("max", "100")]);
+        let path =
+            Path::of(&["clients", &client.id, "roles"])?.query(&[("search", COMPOSITE), ("first", "0"), ("max", "10")]);
         let roles: Vec<RoleRep> = self.0.read(CLIENTS, path, Time::PerRead).await?;
-        let composite = roles.iter().find(|role| role.name == COMPOSITE).or(roles.iter().find(|role| role.composite));
-        let Some(composite) = composite else { return Ok(false) };
+        let Some(composite) = roles.iter().find(|role| role.name == COMPOSITE) else { return Ok(false) };
         let path = Path::of(&["roles-by-id", &composite.id, "composites"])?;
         let parts: Vec<RoleRep> = self.0.read(SELF_TEST, path, Time::PerRead).await?;
         Ok(!parts.is_empty())

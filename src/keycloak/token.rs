@@ -3,12 +3,13 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -59,6 +60,8 @@ pub(super) struct Tokens {
     pub(super) slot: Mutex<Slot>,
     /// Number of finished sign-ins, successful or not.
     pub(super) finished: AtomicU64,
+    /// Seconds by which Keycloak's clock was ahead at the last sign-in.
+    pub(super) skew: std::sync::Mutex<Option<i64>>,
 }
 
 /// The last outcome.
@@ -106,6 +109,10 @@ impl Tokens {
         self.slot.lock().await.token = None;
     }
 
+    pub(super) fn skew(&self) -> Option<i64> {
+        *self.skew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn sign_in(&self) -> Result<Token, Error> {
         let started = Instant::now();
         let outcome = match timeout_at(started + self.limit, self.ask(started)).await {
@@ -126,6 +133,7 @@ impl Tokens {
             ("client_id", &self.client_id),
             ("client_secret", secret.expose_secret()),
         ];
+        let before = SystemTime::now();
         let response = self.http.post(&self.url).form(&form).send().await.map_err(|error| {
             let kind = if error.is_connect() { Kind::NotSent } else { Kind::Unavailable };
             Error::new(kind, ENDPOINT, root_cause(&error))
@@ -139,6 +147,8 @@ impl Tokens {
         // The parser's words could quote the token: they are not repeated.
         let answer: TokenAnswer = serde_json::from_slice(&body)
             .map_err(|_| Error::new(Kind::Malformed, ENDPOINT, format!("the answer is {}", describe_body(&body))))?;
+        let skew = issued_at(&answer.access_token).map(|issued| ahead(issued, before, SystemTime::now()));
+        *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = skew;
         let life = Duration::from_secs(answer.expires_in);
         let renew_at = started + life.saturating_sub(MARGIN.min(life / 4));
         let serial = self.finished.load(Ordering::Acquire);
@@ -158,6 +168,22 @@ impl Tokens {
         }
         Ok(SecretString::from(secret))
     }
+}
+
+/// The `iat` of a token, in seconds since 1970. The signature is not looked at: the token came from its issuer.
+fn issued_at(token: &str) -> Option<i64> {
+    #[derive(Deserialize)]
+    struct Claims {
+        iat: i64,
+    }
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    Some(serde_json::from_slice::<Claims>(&claims).ok()?.iat)
+}
+
+/// By how many seconds a clock is ahead that said `then` at some moment between `before` and `after`.
+fn ahead(then: i64, before: SystemTime, after: SystemTime) -> i64 {
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+    then - then.clamp(seconds(before), seconds(after).max(seconds(before)))
 }
 
 /// A sign-in that was refused. Never [`Kind::NotFound`]: that would read as "the user is not there" further up.
@@ -183,5 +209,27 @@ fn sign_in_hint(words: &str) -> &'static str {
         " (is the client secret right?)"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_ahead_of_or_behind_the_time_of_the_sign_in() {
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 900);
+        for (then, expected) in [(1000, 0), (1002, 0), (1040, 38), (960, -40)] {
+            assert_eq!(ahead(then, at(1000), at(1002)), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_has_no_time() {
+        let token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(r#"{"exp":2,"iat":1}"#));
+        assert_eq!(issued_at(&token), Some(1));
+        for token in ["", "opaque", "a.b.c", "e30.e30.sig"] {
+            assert_eq!(issued_at(token), None);
+        }
     }
 }

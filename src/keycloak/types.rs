@@ -1,9 +1,6 @@
 //! What the client takes and gives. Ids are identities; names are for people, and a hint.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, time::Duration};
 
 /// The realm.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +11,6 @@ pub struct RealmInfo {
     pub access_token_lifespan: Duration,
     /// The same for the implicit flow.
     pub implicit_token_lifespan: Duration,
-    /// The server's clock when it answered (whole seconds), from the `Date` header.
-    pub server_time: Option<SystemTime>,
 }
 
 /// A user.

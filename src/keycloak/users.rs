@@ -10,7 +10,7 @@ use super::{
 };
 use crate::config::UserMatch;
 
-pub(super) const USERS: Endpoint = Endpoint { label: "users", right: "manage-users" };
+const USERS: Endpoint = Endpoint { label: "users", right: "manage-users" };
 pub(super) const USER: Endpoint = Endpoint { label: "user", right: "manage-users" };
 const USER_GROUPS: Endpoint = Endpoint { label: "user-groups", right: "manage-users" };
 
@@ -60,7 +60,7 @@ impl Client {
         self.find_user_by(by, value).await.map_err(|error| error.during(|| format!("find user {value:?}")))
     }
 
-    async fn find_user_by(&self, by: UserMatch, value: &str) -> Result<Option<User>, Error> {
+    pub(super) async fn find_user_by(&self, by: UserMatch, value: &str) -> Result<Option<User>, Error> {
         if value.trim().is_empty() {
             return Err(Error::new(Kind::InvalidInput, USERS.label, "an empty name is nobody's"));
         }
