@@ -158,17 +158,16 @@ impl Config {
 
 impl Realm {
     fn problem(&self) -> Option<(String, String)> {
-        let empty = [
-            ("name", &self.name),
-            ("realm", &self.realm),
-            ("auth.clientId", &self.auth.client_id),
-        ];
+        let empty = [("name", &self.name), ("realm", &self.realm), ("auth.clientId", &self.auth.client_id)];
         if let Some((key, _)) = empty.into_iter().find(|(_, value)| value.trim().is_empty()) {
             return Some((key.into(), "must not be empty".into()));
         }
         let url = reqwest::Url::parse(&self.url);
         if !url.is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host()) || self.url.ends_with('/') {
-            let problem = format!("{:?} must be the server's base URL without a slash at the end, as https://sso.example.com", self.url);
+            let problem = format!(
+                "{:?} must be the server's base URL without a slash at the end, as https://sso.example.com",
+                self.url
+            );
             return Some(("url".into(), problem));
         }
         for (i, account) in self.service_accounts.iter().enumerate() {
@@ -207,12 +206,21 @@ mod tests {
         for (text, words) in [
             ("realms: []", vec!["h.yaml", "realms", "at least one"]),
             ("realmz: []", vec!["h.yaml", "realmz"]),
-            (&REALM.replace("https://sso.example.com", "sso.example.com"), vec!["realms[0].url", "\"sso.example.com\"", "https://"]),
+            (
+                &REALM.replace("https://sso.example.com", "sso.example.com"),
+                vec!["realms[0].url", "\"sso.example.com\"", "https://"],
+            ),
             (&REALM.replace("acme", "''"), vec!["realms[0].realm", "must not be empty"]),
             (&REALM.replace("clientId", "clientID"), vec!["clientID"]),
-            (&format!("{REALM}{}", REALM.trim_start_matches("realms:\n")), vec!["realms[1].name", "\"prod\" is there twice"]),
+            (
+                &format!("{REALM}{}", REALM.trim_start_matches("realms:\n")),
+                vec!["realms[1].name", "\"prod\" is there twice"],
+            ),
             (&format!("{REALM}  allowAdminRoles: true\n"), vec!["realms[0].allowAdminRoles", "not supported yet"]),
-            (&format!("{REALM}  serviceAccounts: [{{serviceAccount: deployer, username: x}}]\n"), vec!["serviceAccounts[0].serviceAccount", "namespace/name"]),
+            (
+                &format!("{REALM}  serviceAccounts: [{{serviceAccount: deployer, username: x}}]\n"),
+                vec!["serviceAccounts[0].serviceAccount", "namespace/name"],
+            ),
         ] {
             let refusal = refusal(text);
             for word in words {

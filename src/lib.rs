@@ -3,5 +3,13 @@
 //! The way of a request through the code: [`controller`] observes, [`domain`] decides, [`controller`] enacts and
 //! reports. [`keycloak`] is the client for Keycloak, [`guard`] watches over the admission policies.
 
+pub mod admin;
 pub mod api;
+pub mod args;
 pub mod config;
+pub mod controller;
+pub mod domain;
+pub mod guard;
+pub mod keycloak;
+pub mod metrics;
+pub mod telemetry;

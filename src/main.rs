@@ -1,2 +1,89 @@
-//! placeholder
-fn main() {}
+//! Parses arguments, reads the configuration, and runs until told to stop.
+
+use std::{collections::BTreeMap, error::Error, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Parser;
+use hallpass::{
+    admin,
+    args::{Arguments, Command, Run},
+    config::Config,
+    controller::{self, Realm, chain},
+    guard::Guard,
+    keycloak,
+    metrics::Metrics,
+    telemetry,
+};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::{Api, Client, api::PostParams};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// How long the API server may take to say who we are.
+const WHO_AM_I: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let Command::Run(arguments) = command;
+    telemetry::init(arguments.log_format);
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = chain(error.as_ref()), "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
+    let Run { config, listen, log_format: _ } = arguments;
+    // reqwest is built without a provider of its own, so that there is one TLS stack in the process.
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+    let config = Config::load(&config)?;
+    let metrics = Arc::new(Metrics::default());
+    let mut realms = BTreeMap::new();
+    for realm in config.realms {
+        let observer: Arc<dyn keycloak::Observer> = metrics.clone();
+        realms.insert(realm.name.clone(), Realm::new(realm, observer)?);
+    }
+    let client = Client::try_default().await?;
+    let me = who_am_i(&client).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), username = me, %listen, "starting");
+    let guard = Guard::new(client.clone(), &me)?;
+    let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+
+    let (stop, stopping) = watch::channel(false);
+    let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+        tracing::info!("stopping: finishing what is under way");
+        let _ = stop.send(true);
+    });
+    let mut served = stopping.clone();
+    controller::run(client, guard, realms, metrics, stopping, |context| async move {
+        let stopped = async move { drop(served.wait_for(|stop| *stop).await) };
+        if let Err(error) = admin::serve(listener, context, stopped).await {
+            tracing::error!(%error, "probes and metrics are not served");
+        }
+    })
+    .await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Our own username, as the API server sees it: the admission policies name it.
+async fn who_am_i(client: &Client) -> Result<String, Box<dyn Error>> {
+    let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+    let parameters = PostParams::default();
+    let review = SelfSubjectReview::default();
+    let answer = tokio::time::timeout(WHO_AM_I, reviews.create(&parameters, &review)).await;
+    let review = answer.map_err(|_| format!("the API server did not answer within {} s", WHO_AM_I.as_secs()))??;
+    let user = review.status.and_then(|status| status.user_info).and_then(|user| user.username);
+    Ok(user.ok_or("the API server does not say who we are")?)
+}

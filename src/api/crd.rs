@@ -16,7 +16,7 @@ pub fn crds() -> [CustomResourceDefinition; 2] {
     for crd in [&mut policy, &mut request] {
         for version in &mut crd.spec.versions {
             if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-                prune_nulls(schema);
+                simplify(schema);
             }
         }
     }
@@ -33,13 +33,14 @@ pub fn crds() -> [CustomResourceDefinition; 2] {
 }
 
 /// An explicit `null` is the same as leaving the field out: without `nullable` the API server drops it, so that no rule
-/// has to think of it.
-fn prune_nulls(schema: &mut JSONSchemaProps) {
+/// has to think of it. And it knows no unsigned numbers: it warns at each installation of a format `uint8`.
+fn simplify(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    schema.format.take_if(|format| format.starts_with("uint"));
     if let Some(fields) = schema.properties.as_mut() {
-        fields.values_mut().for_each(prune_nulls);
+        fields.values_mut().for_each(simplify);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(item)) = schema.items.as_mut() {
-        prune_nulls(item);
+        simplify(item);
     }
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
 #[x_kube(validation = Rule::new("(self.?approval.?automatic.orValue(false)) != (self.?approval.?stages.orValue([]).size() > 0)")
-    .message("approval: name at least one stage, or say automatic: true, and not both"))]
+    .message("name at least one stage, or say automatic: true, and not both").field_path(".approval"))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessPolicySpec {
     /// For people: what this policy is for.
@@ -83,7 +83,9 @@ pub struct AccessPolicySpec {
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// What requests call it.
-    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("must be lower-case letters, digits and dashes, as on-call"))]
     pub name: String,
     /// Name of a realm role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +96,8 @@ pub struct Grant {
     pub client_role: Option<ClientRole>,
     /// Full path of a group, as `/oncall/payments`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/"))]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^/.')").message("must be the full path of a group, as /oncall/payments"))]
     pub group: Option<String>,
 }
 
@@ -171,18 +174,18 @@ pub struct Submitter {
 
 /// How long access may last: `30s`, `1h30m`; between 5 seconds and 30 days (720h).
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[x_kube(validation = Rule::new("!has(self.default) || duration(self.default) <= duration(self.max)")
-    .message("duration.default must not be longer than duration.max"))]
+#[x_kube(validation = Rule::new("!has(self.default) || ![self.default, self.max].all(d, d.matches('^([0-9]{1,6}(h|m|s))+$')) || duration(self.default) <= duration(self.max)")
+    .message("must not be longer than duration.max").field_path(".default"))]
 pub struct DurationRule {
     /// For a request that names none; the smaller of 1h and `max` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
         .message("must be a duration between 5s and 720h, as 30s or 1h30m"))]
     pub default: Option<String>,
     /// The longest that a request may ask for.
     #[schemars(length(max = 16))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
         .message("must be a duration between 5s and 720h, as 30s or 1h30m"))]
     pub max: String,
 }
@@ -213,7 +216,7 @@ pub struct Approval {
     /// A request that nobody decided for this long is `TimedOut`; between 5s and 720h, 24h if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
         .message("must be a duration between 5s and 720h, as 30s or 1h30m"))]
     pub timeout: Option<String>,
     /// Every one must be satisfied, in any order.
@@ -227,7 +230,9 @@ pub struct Approval {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Stage {
     /// A DNS label of at most 40 characters; it is part of the vote's annotation.
-    #[schemars(length(max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("must be lower-case letters, digits and dashes, as team-lead"))]
     pub name: String,
     /// How many distinct people; one person counts in one stage only. 1 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

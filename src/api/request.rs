@@ -38,9 +38,9 @@ use serde::{Deserialize, Serialize};
 )]
 #[x_kube(
     validation = Rule::new("self == oldSelf").message("spec is immutable; create a new AccessRequest").reason(Reason::FieldValueInvalid),
-    validation = Rule::new("!has(self.notBefore) || !has(self.notAfter) || self.notBefore < self.notAfter").message("notBefore must be before notAfter"),
+    validation = Rule::new("!has(self.notBefore) || !has(self.notAfter) || self.notBefore < self.notAfter").message("must be later than notBefore").field_path(".notAfter"),
     validation = Rule::new("!self.?preApproved.orValue(false) || (has(self.notBefore) && has(self.notAfter) && has(self.submittedBy))")
-        .message("preApproved needs submittedBy and an absolute window (notBefore and notAfter)"),
+        .message("preApproved needs submittedBy and an absolute window (notBefore and notAfter)").field_path(".preApproved"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AccessRequestSpec {
@@ -59,7 +59,7 @@ pub struct AccessRequestSpec {
     /// How long, from activation; between 5s and 720h. The policy's default if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('720h')")
         .message("must be a duration between 5s and 720h, as 30s or 1h30m"))]
     pub duration: Option<String>,
     /// Why: one line of plain text.

@@ -1,0 +1,87 @@
+//! Carries out what was decided. Every effect may be repeated.
+
+use futures::future::join_all;
+
+use super::{Context, error::Error, realm::unpinned, report};
+use crate::{
+    api::{AccessRequest, PinnedSubject, TargetStatus},
+    domain::{Effect, Outcome, OutcomeResult, Request},
+    keycloak,
+};
+
+impl Context {
+    /// Carries out effects, and says what became of those whose outcome matters.
+    pub async fn enact(&self, object: &AccessRequest, effects: &[Effect]) -> Result<Vec<Outcome>, Error> {
+        let request = Request::parse(object);
+        let mut outcomes = Vec::new();
+        let mut in_keycloak = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::AddFinalizer => self.index.put(report::finalizer(self, object, true).await?),
+                Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
+                Effect::HandOver { target, to } => outcomes.push(self.hand_over(target, to).await),
+                Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
+                    in_keycloak.push(self.in_keycloak(&request, effect, target));
+                }
+            }
+        }
+        outcomes.extend(join_all(in_keycloak).await);
+        Ok(outcomes)
+    }
+
+    async fn in_keycloak(&self, request: &Request, effect: &Effect, target: &TargetStatus) -> Outcome {
+        let done = match &request.status.subject {
+            Some(subject) => self.write(subject, effect, target).await,
+            None => Err("the request has no subject".into()),
+        };
+        Outcome { target: target.name.clone(), result: done.unwrap_or_else(OutcomeResult::Failed) }
+    }
+
+    async fn write(
+        &self,
+        subject: &PinnedSubject,
+        effect: &Effect,
+        target: &TargetStatus,
+    ) -> Result<OutcomeResult, String> {
+        let PinnedSubject { realm, realm_id, user_id, username: _ } = subject;
+        let Some(realm) = self.realms.get(realm) else {
+            return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
+        };
+        let words = |error: keycloak::Error| error.to_string();
+        let target = unpinned(target);
+        match effect {
+            Effect::Map(_) => realm.keycloak.map(user_id, &target).await.map(|()| OutcomeResult::Mapped).map_err(words),
+            Effect::Confirm(_) => match realm.keycloak.has(user_id, &target).await.map_err(words)? {
+                true => Ok(OutcomeResult::Mapped),
+                false => Ok(OutcomeResult::Missing),
+            },
+            Effect::Unmap(_) => {
+                let removal = realm.keycloak.unmap(user_id, &target, realm_id).await.map_err(words)?;
+                tracing::debug!(user = user_id, target = %target, ?removal, "removed");
+                Ok(OutcomeResult::Removed)
+            }
+            Effect::AddFinalizer | Effect::RemoveFinalizer | Effect::HandOver { .. } => Err("not for Keycloak".into()),
+        }
+    }
+
+    /// Records in another request of the same subject that a target is its own now.
+    async fn hand_over(&self, target: &TargetStatus, to: &str) -> Outcome {
+        let heir = self.index.all().into_iter().find(|other| other.metadata.uid.as_deref() == Some(to));
+        let result = match heir {
+            None => OutcomeResult::Failed("the request that was to take over is gone".into()),
+            Some(heir) => {
+                let mut status = heir.status.clone().unwrap_or_default();
+                let targets = status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
+                targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
+                match report::status(self, &heir, &status).await {
+                    Ok(written) => {
+                        self.index.put(written);
+                        OutcomeResult::HandedOver
+                    }
+                    Err(error) => OutcomeResult::Failed(format!("cannot hand over: {}", super::error::chain(&error))),
+                }
+            }
+        };
+        Outcome { target: target.name.clone(), result }
+    }
+}

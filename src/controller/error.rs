@@ -1,0 +1,108 @@
+//! Why a reconcile could not be finished.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Named after what was being done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The status could not be written.
+    #[error("cannot write the status")]
+    WriteStatus(#[source] ApiError),
+    /// The finalizer could not be put on or taken off.
+    #[error("cannot write the finalizer")]
+    WriteFinalizer(#[source] ApiError),
+    /// The request could not be read.
+    #[error("cannot read the request")]
+    ReadRequest(#[source] ApiError),
+    /// The policy could not be read.
+    #[error("cannot read policy {name}")]
+    ReadPolicy {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: ApiError,
+    },
+    /// The steps of a reconcile did not come to an end.
+    #[error("the request did not settle after {0} steps")]
+    Unsettled(usize),
+    /// The operating system gave no random bytes.
+    #[error("cannot draw a ballot")]
+    Random(#[source] getrandom::Error),
+}
+
+impl Error {
+    /// A bounded label for metrics.
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::WriteStatus(_) => "write_status",
+            Self::WriteFinalizer(_) => "write_finalizer",
+            Self::ReadRequest(_) => "read_request",
+            Self::ReadPolicy { .. } => "read_policy",
+            Self::Unsettled(_) => "unsettled",
+            Self::Random(_) => "random",
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Why a call to the API server failed.
+#[derive(Debug, Error)]
+pub enum ApiError {
+    /// The API server said so, or could not be reached.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// It did not answer in time.
+    #[error("no answer within {} seconds", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl ApiError {
+    /// Somebody else wrote in between: read again, decide again.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// The object is gone.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => Some(status.code),
+            Self::Kube(_) | Self::Timeout(_) => None,
+        }
+    }
+}
+
+/// How long a call to the API server may take. kube repeats 429, 503 and 504 by itself, up to 15 times: revocations must
+/// not wait for that.
+pub const API_LIMIT: Duration = Duration::from_secs(5);
+
+/// Gives a call to the API server a time limit.
+pub async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
+    match tokio::time::timeout(API_LIMIT, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(ApiError::Timeout(API_LIMIT)),
+    }
+}

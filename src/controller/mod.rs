@@ -1,0 +1,163 @@
+//! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
+//!
+//! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
+//! words and Keycloak; [`index`] knows the requests.
+
+mod enact;
+mod error;
+mod index;
+mod observe;
+mod policies;
+mod realm;
+mod reconcile;
+mod report;
+mod run;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{
+    Client,
+    runtime::{events::Recorder, reflector::Store},
+};
+
+use crate::{
+    api::AccessPolicy,
+    domain::{Request, duration::later},
+    guard::{Guard, InForce, NotInForce},
+    metrics::{Metrics, Snapshot},
+};
+
+pub use error::{Error, chain};
+pub use realm::Realm;
+pub use run::run;
+
+use index::Index;
+use policies::Verdict;
+
+/// Access that should have been gone this long ago is overdue.
+const OVERDUE: Duration = Duration::from_secs(10);
+
+/// What every reconcile needs.
+pub struct Context {
+    client: Client,
+    realms: BTreeMap<String, Realm>,
+    guard: Guard,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    index: Index,
+    policies: Store<AccessPolicy>,
+    verdicts: tokio::sync::Mutex<HashMap<String, Verdict>>,
+    locks: Locks,
+    attempts: Mutex<HashMap<String, u32>>,
+    recorder: Recorder,
+    guard_state: Mutex<Result<(), String>>,
+}
+
+/// Whose holdings: a Keycloak user, by the server's URL and the ids of realm and user. Names can change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    url: String,
+    realm_id: String,
+    user_id: String,
+}
+
+/// One lock for each subject that is being decided on.
+#[derive(Default)]
+struct Locks(Mutex<HashMap<Holder, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Locks {
+    /// Waits until nobody else decides on this subject. Without a subject there is nothing to be alone with.
+    async fn lock(&self, holder: Option<&Holder>) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody holds or waits for a lock that only this map knows.
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            locks.entry(holder?.clone()).or_default().clone()
+        };
+        Some(lock.lock_owned().await)
+    }
+}
+
+impl Context {
+    /// Whose holdings a request is about, once that is known.
+    fn holder(&self, request: &Request) -> Option<Holder> {
+        let subject = request.status.subject.as_ref()?;
+        // A realm that is not configured any more still keeps its requests apart from others.
+        let url = self.realms.get(&subject.realm).map_or(&subject.realm, |realm| &realm.config.url);
+        Some(Holder { url: url.clone(), realm_id: subject.realm_id.clone(), user_id: subject.user_id.clone() })
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what the guard said last, for people; says so when it changes.
+    fn remember_guard(&self, answer: &Result<InForce, NotInForce>) {
+        let state = answer.as_ref().map(drop).map_err(|error| chain(error));
+        let mut last = self.guard_state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != state {
+            match &state {
+                Ok(()) => tracing::info!("the admission policies are in force"),
+                Err(why) => {
+                    tracing::error!(why, "the admission policies are not in force: nothing is granted or counted")
+                }
+            }
+        }
+        *last = state;
+    }
+
+    /// How the operator is.
+    pub fn health(&self) -> Health {
+        Health {
+            guard: self.guard_state.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state())).collect(),
+        }
+    }
+
+    /// What a scrape counts.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = Timestamp::now();
+        let requests: Vec<Request> = self.index.all().iter().map(|request| Request::parse(request)).collect();
+        let live = |request: &&Request| request.phase().is_some_and(|phase| !phase.is_final());
+        let late = |request: &&Request| request.deadline().is_some_and(|deadline| later(deadline, OVERDUE) <= now);
+        Snapshot {
+            phases: requests.iter().filter_map(Request::phase).collect(),
+            overdue: requests.iter().filter(live).filter(late).count(),
+            in_force: self.health().guard.is_ok(),
+        }
+    }
+}
+
+/// How the operator is: what `/readyz` says.
+#[derive(Clone, Debug)]
+pub struct Health {
+    guard: Result<(), String>,
+    realms: BTreeMap<String, Result<(), String>>,
+}
+
+impl Health {
+    /// Ready if something can be granted: the admission policies are in force, and there is a realm to work in.
+    pub fn is_ready(&self) -> bool {
+        self.guard.is_ok() && self.realms.values().any(Result::is_ok)
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |what: &str, state: &Result<(), String>| match state {
+            Ok(()) => format!("[+] {what}: ok"),
+            Err(why) => format!("[-] {what}: {why}"),
+        };
+        writeln!(f, "{}", line("admission policies", &self.guard))?;
+        for (name, state) in &self.realms {
+            writeln!(f, "{}", line(&format!("realm {name}"), state))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! Whether a policy can be used: its Ready condition, and what requests need to know of it.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{Api, core::DeserializeGuard, runtime::controller::Action};
+use tokio::time::Instant;
+
+use super::{
+    Context,
+    error::{Error, limited},
+    realm::{self, GroupIds, Realm},
+    report,
+};
+use crate::{
+    api::AccessPolicy,
+    domain::{Policy, PolicyView, Problem, ProblemReason, conditions::Reason},
+};
+
+/// For how long what Keycloak said about a policy is good enough for a request that waits. At activation it is asked again.
+const FRESH: Duration = Duration::from_secs(60);
+/// A policy that stands is looked at again after this long: roles can be deleted and renamed behind it.
+const RECHECK: Duration = Duration::from_secs(300);
+/// A policy that does not stand because of something outside of it is looked at again after this long.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// What was found out about one generation of a policy.
+#[derive(Clone)]
+pub struct Verdict {
+    uid: String,
+    generation: i64,
+    at: Instant,
+    outcome: Result<GroupIds, Vec<Problem>>,
+}
+
+/// A policy as a request sees it.
+pub struct Seen {
+    /// Whether it can be used.
+    pub view: PolicyView,
+    /// The ids of its groups, if it can.
+    pub groups: GroupIds,
+}
+
+/// How much has to be known about a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Whether it is there and not suspended; from the cache.
+    Existence,
+    /// Who may ask and vote: the policy from the API server, its groups as they were a minute ago at most.
+    Membership,
+    /// Everything, asked again now.
+    Everything,
+}
+
+impl Context {
+    /// Looks at the policy of this name.
+    pub async fn see_policy(&self, name: &str, depth: Depth) -> Result<Seen, Error> {
+        let known = |view| Ok(Seen { view, groups: GroupIds::new() });
+        let Some(policy) = self.read_policy(name, depth).await? else { return known(PolicyView::Absent) };
+        let policy = match policy {
+            Ok(policy) => policy,
+            Err(view) => return known(view),
+        };
+        let (uid, suspended) = (policy.metadata.uid.clone().unwrap_or_default(), policy.spec.suspended);
+        let parsed = match Policy::parse(&policy) {
+            Ok(parsed) => Arc::new(parsed),
+            Err(problems) => return known(PolicyView::NotReady { uid, suspended, why: words(&problems) }),
+        };
+        let outcome = match depth {
+            Depth::Existence => Ok(GroupIds::new()),
+            Depth::Membership => self.verdict(&parsed).await,
+            // The grants are asked for by whoever activates: only those that are wanted.
+            Depth::Everything => match self.realm_of(&parsed) {
+                Ok(realm) => realm.groups(&parsed).await,
+                Err(problem) => Err(vec![problem]),
+            },
+        };
+        match outcome {
+            Ok(groups) => Ok(Seen { view: PolicyView::Ready(parsed), groups }),
+            Err(problems) => known(PolicyView::NotReady { uid, suspended, why: words(&problems) }),
+        }
+    }
+
+    /// The policy; from the API server whenever something may be given, or when the cache has none.
+    async fn read_policy(
+        &self,
+        name: &str,
+        depth: Depth,
+    ) -> Result<Option<Result<Arc<AccessPolicy>, PolicyView>>, Error> {
+        if depth == Depth::Existence
+            && let Some(policy) = self.policies.find(|policy| policy.metadata.name.as_deref() == Some(name))
+        {
+            return Ok(Some(Ok(policy)));
+        }
+        let api: Api<DeserializeGuard<AccessPolicy>> = Api::all(self.client.clone());
+        let read =
+            limited(api.get_opt(name)).await.map_err(|source| Error::ReadPolicy { name: name.to_owned(), source })?;
+        Ok(read.map(|DeserializeGuard(policy)| match policy {
+            Ok(policy) => Ok(Arc::new(policy)),
+            Err(invalid) => Err(PolicyView::NotReady {
+                uid: invalid.metadata.uid.unwrap_or_default(),
+                suspended: false,
+                why: format!("this version cannot read it: {}", invalid.error),
+            }),
+        }))
+    }
+
+    /// The realm of a policy.
+    pub fn realm_of(&self, policy: &Policy) -> Result<&Realm, Problem> {
+        self.realms.get(&policy.realm).ok_or_else(|| {
+            let known: Vec<&str> = self.realms.keys().map(String::as_str).collect();
+            let message = format!(
+                "spec.realm {:?} is not in the operator's configuration; it has {}",
+                policy.realm,
+                known.join(", ")
+            );
+            Problem::new(ProblemReason::RealmNotFound, message)
+        })
+    }
+
+    /// What is known about a policy, not older than a minute.
+    async fn verdict(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
+        let known = self.verdicts.lock().await.get(&policy.name).cloned();
+        let fresh = known.filter(|known| {
+            known.uid == policy.uid && known.generation == policy.generation && known.at.elapsed() < FRESH
+        });
+        match fresh {
+            Some(known) => known.outcome,
+            None => self.examine(policy).await,
+        }
+    }
+
+    /// Asks Keycloak about everything that a policy names.
+    async fn examine(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
+        let outcome = self.ask_about(policy).await;
+        let (uid, generation) = (policy.uid.clone(), policy.generation);
+        let verdict = Verdict { uid, generation, at: Instant::now(), outcome: outcome.clone() };
+        self.verdicts.lock().await.insert(policy.name.clone(), verdict);
+        outcome
+    }
+
+    async fn ask_about(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
+        let realm = self.realm_of(policy).map_err(|problem| vec![problem])?;
+        let (groups, targets) = tokio::join!(realm.groups(policy), realm.targets(&policy.grants));
+        let mut problems = self.make_approvers(policy, realm);
+        problems.extend(targets.err().into_iter().flatten());
+        match groups {
+            Ok(groups) if problems.is_empty() => return Ok(groups),
+            Ok(_) => {}
+            Err(more) => problems.extend(more),
+        }
+        problems.dedup_by(|a, b| a == b);
+        Err(problems)
+    }
+
+    /// Grants of a policy whose holder would be an approver somewhere.
+    pub fn make_approvers(&self, policy: &Policy, realm: &Realm) -> Vec<Problem> {
+        let others: Vec<Policy> = self.policies.state().iter().filter_map(|other| Policy::parse(other).ok()).collect();
+        realm::make_approvers(policy, &realm.config.identity.group_prefix, &others)
+    }
+}
+
+/// Says in a policy's Ready condition whether requests can be granted under it.
+pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Result<Action, Error> {
+    let outcome = match Policy::parse(&policy) {
+        Ok(parsed) => context.examine(&parsed).await.map(|_| parsed.suspended),
+        Err(problems) => Err(problems),
+    };
+    let (ready, reason) = match &outcome {
+        Ok(false) => (true, Reason::new("Ready", "requests can be granted")),
+        Ok(true) => (false, Reason::new("Suspended", "spec.suspended is true: nothing is granted")),
+        Err(problems) => (false, Reason::new(worst(problems), words(problems))),
+    };
+    report::policy(&context, &policy, ready, &reason, Timestamp::now()).await?;
+    Ok(match &outcome {
+        Ok(_) => Action::requeue(RECHECK),
+        Err(_) => Action::requeue(RETRY),
+    })
+}
+
+fn words(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+/// One word for all problems: what somebody has to mend comes before what may pass by itself.
+fn worst(problems: &[Problem]) -> &'static str {
+    problems.iter().map(|problem| problem.reason).min().map_or("Invalid", ProblemReason::as_str)
+}

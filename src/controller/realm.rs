@@ -1,0 +1,256 @@
+//! What a policy's words mean in a realm: people, groups, grants.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::future::join_all;
+
+use crate::{
+    api::{TargetStatus, TargetType},
+    config::{self, UserMatch},
+    domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
+    keycloak::{self, ClientRole, Kind, Target, User},
+};
+
+/// The policy's groups, as it names them, and their ids in Keycloak.
+pub type GroupIds = BTreeMap<String, String>;
+
+/// A realm of the configuration, and the way in.
+pub struct Realm {
+    /// Its configuration.
+    pub config: config::Realm,
+    /// Its client.
+    pub keycloak: keycloak::Client,
+    state: Mutex<Result<(), String>>,
+}
+
+/// A grant that was found in Keycloak.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The grant's name in the policy.
+    pub grant: String,
+    /// What it is in Keycloak.
+    pub target: Target,
+}
+
+impl Realm {
+    /// A realm; nothing is asked yet.
+    pub fn new(config: config::Realm, observer: Arc<dyn keycloak::Observer>) -> Result<Self, keycloak::Error> {
+        let options = keycloak::Options { observer, ..keycloak::Options::default() };
+        let keycloak = keycloak::Client::with(&config, options)?;
+        Ok(Self { config, keycloak, state: Mutex::new(Err("not asked yet".into())) })
+    }
+
+    /// Whether the operator can work in this realm, as last seen; if not, why.
+    pub fn state(&self) -> Result<(), String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Signs in and looks whether the rights suffice. Says what has changed since the last time.
+    pub async fn test(&self) -> Option<Result<(), String>> {
+        let state = match self.keycloak.self_test().await {
+            Ok(missing) if missing.is_empty() => Ok(()),
+            Ok(missing) => Err(missing.iter().map(|right| right.message.as_str()).collect::<Vec<_>>().join("; ")),
+            Err(error) => Err(error.to_string()),
+        };
+        let mut last = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *last != state;
+        last.clone_from(&state);
+        news.then_some(state)
+    }
+
+    /// Asks Keycloak who these usernames are, and which of the groups they are directly in.
+    pub async fn people(&self, names: &BTreeSet<String>, groups: &GroupIds) -> People {
+        let lookups = names.iter().map(|name| async move { (name.clone(), self.person(name, groups).await) });
+        join_all(lookups).await.into_iter().collect()
+    }
+
+    async fn person(&self, name: &str, groups: &GroupIds) -> Lookup {
+        match self.user(name).await {
+            Ok(Ok(user)) => self.member(user, groups).await,
+            Ok(Err(why)) => Lookup::Nobody(why),
+            Err(error) if error.kind() == Kind::Ambiguous => Lookup::Nobody(error.to_string()),
+            Err(error) => Lookup::Unknown(error.to_string()),
+        }
+    }
+
+    /// The user that a Kubernetes username leads to; the inner error says why it leads to nobody.
+    async fn user(&self, name: &str) -> Result<Result<User, String>, keycloak::Error> {
+        let (by, value) = match self.keycloak_name(name) {
+            Ok(found) => found,
+            Err(why) => return Ok(Err(why)),
+        };
+        let realm = &self.config.realm;
+        Ok(match self.keycloak.find_user(by, value).await? {
+            None => Err(format!("{name} leads to no user of the Keycloak realm {realm}")),
+            Some(user) if !user.enabled => {
+                Err(format!("{name} leads to a disabled user of the Keycloak realm {realm}"))
+            }
+            Some(user) => Ok(user),
+        })
+    }
+
+    /// How to look a Kubernetes username up in Keycloak.
+    fn keycloak_name<'a>(&'a self, name: &'a str) -> Result<(UserMatch, &'a str), String> {
+        if let Some(account) = name.strip_prefix("system:serviceaccount:") {
+            let account = account.replacen(':', "/", 1);
+            let known = self.config.service_accounts.iter().find(|known| known.service_account == account);
+            return match known {
+                Some(known) => Ok((UserMatch::Username, &known.username)),
+                None => Err(format!("{name} stands for no Keycloak user in the operator's configuration")),
+            };
+        }
+        let config::Identity { username_prefix, matches, group_prefix: _ } = &self.config.identity;
+        match name.strip_prefix(username_prefix.as_str()) {
+            Some(rest) if !rest.is_empty() && !name.starts_with("system:") => Ok((*matches, rest)),
+            _ => Err(format!("{name} leads to no Keycloak user: usernames of people begin with {username_prefix:?}")),
+        }
+    }
+
+    async fn member(&self, user: User, groups: &GroupIds) -> Lookup {
+        let mut person = Person { id: user.id, username: user.username, groups: BTreeSet::new() };
+        if !groups.is_empty() {
+            let of = match self.keycloak.user_groups(&person.id).await {
+                Ok(of) => of,
+                Err(error) => return Lookup::Unknown(error.to_string()),
+            };
+            let direct = groups.iter().filter(|(_, id)| of.iter().any(|group| group.id == **id));
+            person.groups = direct.map(|(name, _)| name.clone()).collect();
+        }
+        Lookup::Person(person)
+    }
+
+    /// Finds the groups that a policy names.
+    pub async fn groups(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
+        let lookups = policy.groups().into_iter().map(|name| async move { (name.to_owned(), self.group(name).await) });
+        let mut problems = Vec::new();
+        let mut ids = GroupIds::new();
+        for (name, found) in join_all(lookups).await {
+            match found {
+                Ok(id) => {
+                    ids.insert(name, id);
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(ids) } else { Err(problems) }
+    }
+
+    async fn group(&self, name: &str) -> Result<String, Problem> {
+        let prefix = &self.config.identity.group_prefix;
+        let not_found = |why: String| Problem::new(ProblemReason::GroupNotFound, why);
+        let Some(path) = name.strip_prefix(prefix.as_str()).filter(|path| path.starts_with('/')) else {
+            let example = format!("{prefix}/payments");
+            return Err(not_found(format!("Group {name:?} must be {prefix:?} and a full path, as {example:?}")));
+        };
+        match self.keycloak.group(path).await {
+            Ok(Some(group)) => Ok(group.id),
+            Ok(None) => Err(not_found(format!(
+                "Group {name:?}: there is no group {path:?} in the Keycloak realm {}",
+                self.config.realm
+            ))),
+            Err(error) if matches!(error.kind(), Kind::Ambiguous | Kind::InvalidInput) => {
+                Err(not_found(format!("Group {name:?}: {error}")))
+            }
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Finds grants, and makes sure that none reaches Keycloak's administration.
+    pub async fn targets(&self, grants: impl IntoIterator<Item = &Grant>) -> Result<Vec<Found>, Vec<Problem>> {
+        let lookups = join_all(grants.into_iter().map(|grant| self.target(grant))).await;
+        let mut problems = Vec::new();
+        let mut all: Vec<Found> = Vec::new();
+        for lookup in lookups {
+            match lookup {
+                Err(problem) => problems.push(problem),
+                Ok(found) => {
+                    if let Some(other) = all.iter().find(|other| other.target.id() == found.target.id()) {
+                        let message = format!("grants {:?} and {:?} lead to one target", other.grant, found.grant);
+                        problems.push(Problem::new(ProblemReason::DuplicateTarget, message));
+                    }
+                    all.push(found);
+                }
+            }
+        }
+        if problems.is_empty() { Ok(all) } else { Err(problems) }
+    }
+
+    async fn target(&self, grant: &Grant) -> Result<Found, Problem> {
+        let Grant { name, kind } = grant;
+        let realm = &self.config.realm;
+        let target = match kind {
+            GrantKind::RealmRole(role) => {
+                self.keycloak.realm_role(role).await.map(|role| role.as_ref().map(Target::from))
+            }
+            GrantKind::ClientRole { client, role } => {
+                self.keycloak.client_role(client, role).await.map(|role| match role {
+                    ClientRole::Found(role) => Some(Target::from(&role)),
+                    ClientRole::NoClient | ClientRole::NoRole => None,
+                })
+            }
+            GrantKind::Group(path) => self.keycloak.group(path).await.map(|group| group.as_ref().map(Target::from)),
+        };
+        let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
+        let target = match target {
+            Ok(Some(target)) => target,
+            Ok(None) => {
+                return refused(
+                    ProblemReason::GrantNotFound,
+                    format!("there is no {kind} in the Keycloak realm {realm}"),
+                );
+            }
+            Err(error) if matches!(error.kind(), Kind::Ambiguous | Kind::InvalidInput) => {
+                return refused(ProblemReason::GrantNotFound, error.to_string());
+            }
+            Err(error) => return Err(unavailable(&error)),
+        };
+        match self.keycloak.reaches_admin(&target).await {
+            Ok(None) => Ok(Found { grant: name.clone(), target }),
+            Ok(Some(words)) => refused(ProblemReason::ReachesAdministration, words),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+}
+
+fn unavailable(error: &keycloak::Error) -> Problem {
+    Problem::new(ProblemReason::KeycloakUnavailable, error.to_string())
+}
+
+/// Grants of a policy whose holder would be an approver, of this or another policy in the same realm.
+pub fn make_approvers(policy: &Policy, prefix: &str, others: &[Policy]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for grant in &policy.grants {
+        let GrantKind::Group(path) = &grant.kind else { continue };
+        let group = Subject::Group(format!("{prefix}{path}"));
+        let approves = |other: &&Policy| {
+            other.realm == policy.realm && other.approval.stages().iter().any(|stage| stage.approvers.contains(&group))
+        };
+        if let Some(other) = others.iter().chain([policy]).find(approves) {
+            let message = format!("grant {:?}: who is in {path:?} is an approver of policy {}", grant.name, other.name);
+            problems.push(Problem::new(ProblemReason::GrantMakesApprover, message));
+        }
+    }
+    problems
+}
+
+/// A target as it is pinned in status.
+pub fn pinned(target: &Target) -> (TargetType, Option<String>) {
+    match target {
+        Target::RealmRole { .. } => (TargetType::RealmRole, None),
+        Target::ClientRole { client, .. } => (TargetType::ClientRole, Some(client.clone())),
+        Target::Group { .. } => (TargetType::Group, None),
+    }
+}
+
+/// A pinned target as Keycloak's client takes it. The name is a hint: the client finds the present one by the id.
+pub fn unpinned(target: &TargetStatus) -> Target {
+    let (id, name) = (target.id.clone(), target.display.clone());
+    match target.type_ {
+        TargetType::RealmRole => Target::RealmRole { id, name },
+        TargetType::ClientRole => Target::ClientRole { client: target.client.clone().unwrap_or_default(), id, name },
+        TargetType::Group => Target::Group { id, name },
+    }
+}

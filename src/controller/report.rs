@@ -1,0 +1,175 @@
+//! Says what was decided: status, finalizer, Events, one log line for each change of phase.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use serde_json::json;
+
+use super::{
+    Context,
+    error::{ApiError, Error, chain, limited},
+};
+use crate::{
+    api::{
+        AccessPolicy, AccessPolicyStatus, AccessRequest, AccessRequestStatus, EndReason, FIELD_MANAGER, FINALIZER,
+        Phase,
+    },
+    domain::conditions::{self, Reason},
+};
+
+/// Largest note of an Event, in bytes (Kubernetes, events.k8s.io/v1).
+const MAX_NOTE: usize = 1024;
+
+/// Writes a request's status as a whole. Carries UID and resourceVersion, so that it never overwrites what it did not see.
+pub async fn status(
+    context: &Context,
+    request: &AccessRequest,
+    status: &AccessRequestStatus,
+) -> Result<AccessRequest, ApiError> {
+    let namespace = request.namespace().unwrap_or_default();
+    let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({
+        "apiVersion": AccessRequest::api_version(&()),
+        "kind": AccessRequest::kind(&()),
+        "metadata": { "uid": request.metadata.uid, "resourceVersion": request.metadata.resource_version },
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    limited(api.patch_status(&request.name_any(), &params, &Patch::Apply(patch))).await
+}
+
+/// Puts our finalizer on, or takes it off; answers with what is stored then.
+pub async fn finalizer(context: &Context, request: &AccessRequest, on: bool) -> Result<AccessRequest, Error> {
+    let mut finalizers = request.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    if on {
+        finalizers.push(FINALIZER.into());
+    }
+    let patch = json!({ "metadata": {
+        "uid": request.metadata.uid,
+        "resourceVersion": request.metadata.resource_version,
+        "finalizers": finalizers,
+    } });
+    let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    limited(api.patch(&request.name_any(), &params, &Patch::Merge(patch))).await.map_err(Error::WriteFinalizer)
+}
+
+/// Writes a policy's Ready condition, if it says something new.
+pub async fn policy(
+    context: &Context,
+    policy: &AccessPolicy,
+    ready: bool,
+    reason: &Reason,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let old = policy.status.clone().unwrap_or_default();
+    let generation = policy.metadata.generation.unwrap_or_default();
+    let mut status = AccessPolicyStatus { observed_generation: Some(generation), conditions: old.conditions.clone() };
+    conditions::put(&mut status.conditions, "Ready", ready, reason, generation, now);
+    if status == old {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": AccessPolicy::api_version(&()),
+        "kind": AccessPolicy::kind(&()),
+        "metadata": { "uid": policy.metadata.uid, "resourceVersion": policy.metadata.resource_version },
+        "status": status,
+    });
+    let api: Api<AccessPolicy> = Api::all(context.client.clone());
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match limited(api.patch_status(&policy.name_any(), &params, &Patch::Apply(patch))).await {
+        Ok(_) => {}
+        // It changed or went meanwhile: the watch will say so, and it is looked at again.
+        Err(error) if error.is_conflict() || error.is_not_found() => return Ok(()),
+        Err(error) => return Err(Error::WriteStatus(error)),
+    }
+    tracing::info!(policy = policy.name_any(), ready, reason = reason.word, message = reason.message, "policy");
+    let type_ = if ready { EventType::Normal } else { EventType::Warning };
+    context.publish(policy.object_ref(&()), type_, reason.word, "Examine", &reason.message);
+    Ok(())
+}
+
+/// Tells about a change of phase, or of the reason why it lasts.
+pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest) {
+    let old = before.status.clone().unwrap_or_default();
+    let new = after.status.clone().unwrap_or_default();
+    let Some(phase) = new.phase else { return };
+    let ready = new.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let (word, message) = ready.map_or(("", ""), |ready| (ready.reason.as_str(), ready.message.as_str()));
+    let said = old.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.reason == word);
+    if old.phase != Some(phase) {
+        tracing::info!(
+            request = format!("{}/{}", after.namespace().unwrap_or_default(), after.name_any()),
+            policy = after.spec.policy_name,
+            requester = after.spec.requester.as_deref().unwrap_or_default(),
+            subject = new.subject.as_ref().map(|subject| subject.username.as_str()).unwrap_or_default(),
+            approved_by = new.approved_by.as_deref().unwrap_or_default(),
+            deadline = new.ends_at.as_deref().unwrap_or_default(),
+            from = old.phase.map(Phase::as_str).unwrap_or_default(),
+            to = phase.as_str(),
+            reason = word,
+            message,
+            "phase"
+        );
+        measure(context, &new);
+    } else if said {
+        return;
+    }
+    let bad = matches!(phase, Phase::Denied | Phase::TimedOut | Phase::Rejected)
+        || matches!(
+            word,
+            "Overdue" | "RevocationFailed" | "MappingFailed" | "KeycloakUnavailable" | "AdmissionPoliciesNotInForce"
+        );
+    let type_ = if bad { EventType::Warning } else { EventType::Normal };
+    context.publish(after.object_ref(&()), type_, word, phase.as_str(), message);
+}
+
+/// How long after its deadline access was gone.
+fn measure(context: &Context, status: &AccessRequestStatus) {
+    if let Some(grant) = status.grant.as_ref().filter(|grant| grant.end_reason == Some(EndReason::Expired))
+        && status.phase == Some(Phase::Expired)
+    {
+        let lag = Timestamp::now().duration_since(grant.deadline.0);
+        context.metrics.expired(Duration::try_from(lag).unwrap_or_default());
+    }
+}
+
+impl Context {
+    /// Publishes an Event, beside the work: Events are a help for people, and no evidence.
+    fn publish(
+        &self,
+        about: k8s_openapi::api::core::v1::ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        message: &str,
+    ) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(shortened(message)),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        let recorder = self.recorder.clone();
+        tokio::spawn(async move {
+            if let Err(error) = limited(recorder.publish(&event, &about)).await {
+                tracing::debug!(error = chain(&error), "cannot publish an Event");
+            }
+        });
+    }
+}
+
+fn shortened(message: &str) -> String {
+    if message.len() <= MAX_NOTE {
+        return message.to_owned();
+    }
+    let end = (0..=MAX_NOTE - 3).rev().find(|end| message.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}…", &message[..end])
+}

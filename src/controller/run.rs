@@ -1,0 +1,228 @@
+//! Wires the watches to the reconciles, and keeps them running until the process is told to stop.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt, applier,
+        controller::{Action, Config, Error as ControllerError},
+        events::{Recorder, Reporter},
+        reflector::{self, ObjectRef, store::Writer},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::{Context, Error, Index, Locks, Realm, policies, reconcile};
+use crate::{
+    api::{AccessPolicy, AccessRequest, FIELD_MANAGER},
+    guard::Guard,
+    metrics::Metrics,
+};
+
+/// How often the guard is asked when nobody needs it, for `/readyz`.
+const LOOK_AT_GUARD: Duration = Duration::from_secs(15);
+/// How often a realm is tried in which the operator cannot work.
+const TRY_REALM: Duration = Duration::from_secs(5);
+/// How often a realm is tested in which it can.
+const TEST_REALM: Duration = Duration::from_secs(300);
+
+/// Runs both controllers until `stop` says so. `serve` is given the context once it is there.
+pub async fn run<F: Future<Output = ()>>(
+    client: Client,
+    guard: Guard,
+    realms: BTreeMap<String, Realm>,
+    metrics: Arc<Metrics>,
+    stop: watch::Receiver<bool>,
+    serve: impl FnOnce(Arc<Context>) -> F,
+) {
+    let (policies, policy_writer) = reflector::store();
+    let (requests, request_writer) = reflector::store();
+    let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        index: Index::new(requests.clone()),
+        policies: policies.clone(),
+        verdicts: tokio::sync::Mutex::default(),
+        locks: Locks::default(),
+        attempts: std::sync::Mutex::default(),
+        guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
+        client: client.clone(),
+        realms,
+        guard,
+        metrics,
+    });
+    // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
+    let (policy_news, _) = tokio::sync::broadcast::channel(1024);
+    let tell = policy_news.clone();
+    let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer)
+        .inspect_ok(move |policy| drop(tell.send(policy.name_any())));
+    let other_policies = {
+        let policies = policies.clone();
+        listen(policy_news.subscribe()).flat_map(move |_| stream::iter(references(policies.state())))
+    };
+    let policy_queue =
+        stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
+    let index = context.clone();
+    let request_changes = watched(Api::<AccessRequest>::all(client), request_writer)
+        .try_filter(move |request| future::ready(!index.index.is_own(request)))
+        .map_ok(|request| ObjectRef::from_obj(&request));
+    let of_policy = {
+        let requests = requests.clone();
+        listen(policy_news.subscribe()).flat_map(move |name| {
+            let concerned = requests.state_filter(|request| {
+                request.spec.policy_name == name.as_deref().unwrap_or(&request.spec.policy_name)
+            });
+            stream::iter(references(concerned))
+        })
+    };
+    let request_queue = stream::select(request_changes, of_policy.map(Ok));
+
+    let policy_loop = applier(
+        |policy, context| Box::pin(policies::reconcile(policy, context)),
+        |policy, error, context| failed(&context, "policy", policy.as_ref(), error),
+        context.clone(),
+        policies.clone(),
+        request_stop(policy_queue, stop.clone()),
+        Config::default(),
+    )
+    .for_each(|done| future::ready(finished(&context, "policy", &done)));
+    let request_loop = async {
+        // A policy that the cache does not have yet is not a policy that was deleted.
+        let _ = policies.wait_until_ready().await;
+        applier(
+            |request, context| Box::pin(reconcile::reconcile(request, context)),
+            |request, error, context| failed(&context, "request", request.as_ref(), error),
+            context.clone(),
+            requests.clone(),
+            request_stop(request_queue, stop.clone()),
+            Config::default(),
+        )
+        .for_each(|done| future::ready(finished(&context, "request", &done)))
+        .await;
+    };
+    let background = async {
+        tokio::select! {
+            () = stopped(stop.clone()) => {}
+            () = look_after(&context) => {}
+        }
+    };
+    tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
+}
+
+/// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.
+fn watched<K>(api: Api<K>, writer: Writer<K>) -> impl Stream<Item = Result<K, watcher::Error>>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(api.into_client());
+    let readable = watcher(api, watcher::Config::default()).default_backoff().filter_map(|event| {
+        future::ready(match event {
+            Ok(event) => readable(event).map(Ok),
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), error = super::chain(&error), "watch broken, trying again");
+                None
+            }
+        })
+    });
+    reflector::reflector(writer, readable).touched_objects()
+}
+
+fn readable<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Option<watcher::Event<K>> {
+    let read = |object: DeserializeGuard<K>| match object.0 {
+        Ok(mut object) => {
+            object.meta_mut().managed_fields = None;
+            Some(object)
+        }
+        Err(invalid) => {
+            let (name, namespace) = (invalid.metadata.name.unwrap_or_default(), invalid.metadata.namespace);
+            tracing::error!(kind = %K::kind(&()), name, namespace, error = invalid.error, "this version cannot read an object");
+            None
+        }
+    };
+    match event {
+        watcher::Event::Init => Some(watcher::Event::Init),
+        watcher::Event::InitDone => Some(watcher::Event::InitDone),
+        watcher::Event::InitApply(object) => read(object).map(watcher::Event::InitApply),
+        watcher::Event::Apply(object) => read(object).map(watcher::Event::Apply),
+        watcher::Event::Delete(object) => read(object).map(watcher::Event::Delete),
+    }
+}
+
+/// Names of policies that changed; `None` if some were missed, so that all may have.
+fn listen(news: tokio::sync::broadcast::Receiver<String>) -> impl Stream<Item = Option<String>> {
+    stream::unfold(news, |mut news| async move {
+        match news.recv().await {
+            Ok(name) => Some((Some(name), news)),
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => Some((None, news)),
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => None,
+        }
+    })
+}
+
+fn references<K: Resource<DynamicType = ()>>(objects: Vec<Arc<K>>) -> Vec<ObjectRef<K>> {
+    objects.iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+}
+
+/// Ends a queue when the process is told to stop: what runs is finished, nothing new is begun.
+fn request_stop<S: Stream>(queue: S, stop: watch::Receiver<bool>) -> impl Stream<Item = S::Item> {
+    queue.take_until(Box::pin(stopped(stop)))
+}
+
+/// Waits until the process is told to stop.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that whoever could say stop is gone.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Keeps what `/readyz` says up to date.
+async fn look_after(context: &Context) {
+    let guard = async {
+        loop {
+            context.remember_guard(&context.guard.check().await);
+            tokio::time::sleep(LOOK_AT_GUARD).await;
+        }
+    };
+    let realms = context.realms.iter().map(|(name, realm)| async move {
+        loop {
+            match realm.test().await {
+                Some(Ok(())) => tracing::info!(realm = name, "the operator can work in this realm"),
+                Some(Err(why)) => tracing::error!(realm = name, why, "the operator cannot work in this realm"),
+                None => {}
+            }
+            tokio::time::sleep(if realm.state().is_ok() { TEST_REALM } else { TRY_REALM }).await;
+        }
+    });
+    future::join(guard, future::join_all(realms)).await;
+}
+
+fn failed<K: Resource<DynamicType = ()>>(context: &Context, kind: &str, object: &K, error: &Error) -> Action {
+    let wait = context.retry_after(object.meta().uid.as_deref().unwrap_or_default());
+    tracing::warn!(
+        kind,
+        name = object.name_any(),
+        namespace = object.namespace(),
+        error = error.chain(),
+        ?wait,
+        "trying again"
+    );
+    Action::requeue(wait)
+}
+
+fn finished<K: Resource>(
+    context: &Context,
+    kind: &'static str,
+    done: &Result<(ObjectRef<K>, Action), ControllerError<Error, watcher::Error>>,
+) {
+    match done {
+        Ok(_) => context.metrics.reconciled(kind, ""),
+        Err(ControllerError::ReconcilerFailed(error, _)) => context.metrics.reconciled(kind, error.category()),
+        // It was deleted while it waited its turn.
+        Err(ControllerError::ObjectNotFound(_)) => {}
+        Err(error) => tracing::warn!(kind, error = super::chain(error), "controller"),
+    }
+}

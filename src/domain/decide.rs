@@ -1,0 +1,197 @@
+//! The life of a request: from what was seen to what is written and done.
+//!
+//! Status is written before effects are carried out: an intent is recorded before Keycloak is touched, and what is
+//! found after a crash says what may have happened.
+
+mod ending;
+mod live;
+mod waiting;
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    Guard, Observed, PolicyView, Request, Signal,
+    conditions::{self, Reason},
+    duration::whole_seconds,
+};
+use crate::api::{AccessRequestStatus, Phase, TargetStatus};
+
+/// What is to be written, done, and when to look again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The status to write before anything else; `None` if it says already what is so.
+    pub status: Option<Box<AccessRequestStatus>>,
+    /// What to do once the status is acknowledged.
+    pub effects: Vec<Effect>,
+    /// When to look again, if nothing happens before.
+    pub next: Next,
+}
+
+/// Something to do outside of the request's status. Every one may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Put our finalizer on the request, and read it back.
+    AddFinalizer,
+    /// Take our finalizer off the request.
+    RemoveFinalizer,
+    /// Map a target that is recorded as ours.
+    Map(TargetStatus),
+    /// See whether a target that the subject had before is still there.
+    Confirm(TargetStatus),
+    /// Remove a target, with proof.
+    Unmap(TargetStatus),
+    /// Record in another request that it owns this target now.
+    HandOver {
+        /// The target of the request that ends.
+        target: TargetStatus,
+        /// UID of the request that takes over.
+        to: String,
+    },
+}
+
+/// When to look at a request again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// When something changes.
+    OnChange,
+    /// At this time, or when something changes.
+    At(Timestamp),
+    /// At once.
+    Now,
+    /// After a while that grows with every attempt in a row, but not after this time.
+    Retry {
+        /// Something falls due then.
+        until: Option<Timestamp>,
+    },
+}
+
+/// What has to be known to decide on a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Whether the admission policies are in force.
+    pub guard: bool,
+    /// Kubernetes usernames to ask Keycloak about.
+    pub people: BTreeSet<String>,
+    /// The grants as they are in Keycloak, and the policy as it is in the API server, not in a cache.
+    pub targets: bool,
+}
+
+/// What has to be known to decide on a request now.
+pub fn needs(request: &Request, now: Timestamp) -> Needs {
+    let mut needs = Needs::default();
+    let phase = request.phase();
+    if phase.is_some_and(Phase::is_final) || phase == Some(Phase::Revoking) || request.is_due(now) || request.deleting {
+        return needs;
+    }
+    let ends: Vec<&Signal> = ending::unrecorded(request).collect();
+    let open = request.status.ends.iter().filter(|end| ending::is_open(end)).map(|end| end.by.clone());
+    needs.guard = !ends.is_empty();
+    needs.people.extend(open.chain(ends.iter().map(|end| end.by.clone())));
+    let starts = request.not_before.is_none_or(|start| start <= now);
+    if phase.is_none() || phase == Some(Phase::Pending) || (phase == Some(Phase::Approved) && starts) {
+        needs.guard = true;
+        needs.targets = phase == Some(Phase::Approved);
+        needs.people.insert(request.requester.clone());
+        needs.people.extend(waiting::voters(request));
+    }
+    needs.people.remove("");
+    needs
+}
+
+/// Decides what happens to a request.
+pub fn decide(request: &Request, observed: &Observed, now: Timestamp) -> Decision {
+    let draft = Draft { request, observed, now, status: request.status.clone() };
+    match request.phase() {
+        None | Some(Phase::Pending) => waiting::pending(draft),
+        Some(Phase::Approved) => waiting::approved(draft),
+        Some(Phase::Activating) => live::activating(draft),
+        Some(Phase::Active) => live::active(draft),
+        Some(Phase::Revoking) => ending::revoking(draft),
+        Some(Phase::Expired | Phase::Revoked | Phase::Denied | Phase::TimedOut | Phase::Rejected) => draft.settled(),
+    }
+}
+
+/// A decision under way: the status as it will be.
+struct Draft<'a> {
+    request: &'a Request,
+    observed: &'a Observed,
+    now: Timestamp,
+    status: AccessRequestStatus,
+}
+
+impl Draft<'_> {
+    /// A final request: nothing remains but to let it go.
+    fn settled(self) -> Decision {
+        let effects = if self.request.has_finalizer { vec![Effect::RemoveFinalizer] } else { Vec::new() };
+        Decision { status: None, effects, next: Next::OnChange }
+    }
+
+    /// The request moves to this phase, or stays in it, for this reason.
+    fn goes(mut self, phase: Phase, reason: &Reason, effects: Vec<Effect>, next: Next) -> Decision {
+        self.status.phase = Some(phase);
+        self.status.observed_generation = Some(self.request.generation);
+        conditions::set(&mut self.status, phase, reason, self.request.generation, self.now);
+        let changed = self.status != self.request.status;
+        Decision { status: changed.then(|| Box::new(self.status)), effects, next }
+    }
+
+    /// Goes on with what it is doing. What was said about it stands as long as there is nothing new to say.
+    fn goes_on(mut self, phase: Phase, reason: &Reason, effects: Vec<Effect>) -> Decision {
+        if self.request.phase() != Some(phase) || !self.observed.outcomes.is_empty() {
+            return self.goes(phase, reason, effects, Next::Now);
+        }
+        self.status.observed_generation = Some(self.request.generation);
+        let changed = self.status != self.request.status;
+        Decision { status: changed.then(|| Box::new(self.status)), effects, next: Next::Now }
+    }
+
+    /// The request is over. The finalizer goes last, once the final phase is recorded.
+    fn ends(self, phase: Phase, word: &'static str, message: impl Into<String>) -> Decision {
+        let effects = if self.request.has_finalizer { vec![Effect::RemoveFinalizer] } else { Vec::new() };
+        self.goes(phase, &Reason::new(word, message), effects, Next::OnChange)
+    }
+
+    /// Time as it is written in status.
+    fn time(&self) -> Time {
+        Time(whole_seconds(self.now))
+    }
+
+    /// Why the policy that was pinned is not there any more, if so.
+    fn policy_gone(&self) -> Option<String> {
+        let name = &self.request.policy;
+        let pinned = &self.status.policy.as_ref()?.uid;
+        let uid = match &self.observed.policy {
+            PolicyView::Absent => return Some(format!("policy {name} was deleted")),
+            PolicyView::NotReady { uid, .. } => uid,
+            PolicyView::Ready(policy) => &policy.uid,
+        };
+        (uid != pinned)
+            .then(|| format!("policy {name} was deleted and made anew; a re-created policy is another policy"))
+    }
+
+    /// Whether the policy is suspended.
+    fn policy_suspended(&self) -> bool {
+        match &self.observed.policy {
+            PolicyView::Absent => false,
+            PolicyView::NotReady { suspended, .. } => *suspended,
+            PolicyView::Ready(policy) => policy.suspended,
+        }
+    }
+
+    /// Why nothing can be given or counted now, if the admission policies are not in force.
+    fn guard_problem(&self) -> Option<String> {
+        match &self.observed.guard {
+            Guard::InForce { .. } => None,
+            Guard::NotAsked => Some("the admission policies were not checked".into()),
+            Guard::NotInForce(why) | Guard::Unknown(why) => Some(why.clone()),
+        }
+    }
+}
+
+/// The earlier of two times, where there are any.
+fn earliest(times: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timestamp> {
+    times.into_iter().flatten().min()
+}

@@ -1,0 +1,181 @@
+//! The end of the access: why it ends, Revoking, and the proof that it is gone.
+
+use super::{Decision, Draft, Effect, Next};
+use crate::{
+    api::{End, EndReason, Phase, TargetState},
+    domain::{
+        Guard, Lookup, OutcomeResult, PolicyView, Request, Signal, SignalKind,
+        conditions::Reason,
+        duration::later,
+        holdings::{self, Fate},
+        policy,
+    },
+};
+
+/// `maxItems` of `status.ends`.
+const MAX_ENDS: usize = 16;
+/// Said in `why` of an end whose author could not be looked up.
+const NOT_YET: &str = "not counted yet: ";
+/// A revocation that is this late is overdue.
+const OVERDUE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Whether it is not known yet if an end counts.
+pub(super) fn is_open(end: &End) -> bool {
+    !end.counted && end.why.as_ref().is_some_and(|why| why.starts_with(NOT_YET))
+}
+
+/// Ends that are not in status yet.
+pub(super) fn unrecorded(request: &Request) -> impl Iterator<Item = &Signal> {
+    let known = |signal: &Signal| request.status.ends.iter().any(|end| end.key == signal.key);
+    request.signals.iter().filter(move |signal| signal.kind == SignalKind::End && !known(signal))
+}
+
+/// Copies ends to status, as long as the API server vouches for them, and says which count.
+pub(super) fn record_ends(draft: &mut Draft<'_>) {
+    if matches!(draft.observed.guard, Guard::InForce { .. }) {
+        for signal in unrecorded(draft.request) {
+            if draft.status.ends.len() < MAX_ENDS {
+                draft.status.ends.push(End {
+                    by: signal.by.clone(),
+                    user_id: None,
+                    at: draft.time(),
+                    key: signal.key.clone(),
+                    counted: false,
+                    why: Some(NOT_YET.into()),
+                });
+            }
+        }
+    }
+    let mut ends = std::mem::take(&mut draft.status.ends);
+    for end in ends.iter_mut().filter(|end| is_open(end)) {
+        judge(draft, end);
+    }
+    draft.status.ends = ends;
+}
+
+/// The requester may end, and every approver of any stage.
+fn judge(draft: &Draft<'_>, end: &mut End) {
+    if end.by == draft.request.requester {
+        (end.counted, end.why) = (true, None);
+        return;
+    }
+    let person = match draft.observed.people.get(&end.by) {
+        Some(Lookup::Person(person)) => person,
+        Some(Lookup::Nobody(why)) => {
+            end.why = Some(why.clone());
+            return;
+        }
+        Some(Lookup::Unknown(why)) => {
+            end.why = Some(format!("{NOT_YET}{why}"));
+            return;
+        }
+        None => return,
+    };
+    end.user_id = Some(person.id.clone());
+    end.why = match &draft.observed.policy {
+        PolicyView::Ready(policy) => {
+            let stages = policy.approval.stages();
+            let approvers = || stages.iter().flat_map(|stage| &stage.approvers);
+            end.counted = approvers().any(|approver| approver.includes(&end.by, person));
+            let all: Vec<_> = approvers().cloned().collect();
+            (!end.counted).then(|| {
+                format!("only {} and an approver can end this: {}", draft.request.requester, policy::list(&all))
+            })
+        }
+        PolicyView::NotReady { why, .. } => Some(format!("{NOT_YET}the policy is not ready: {why}")),
+        PolicyView::Absent => Some(format!("{NOT_YET}the policy is not there")),
+    };
+}
+
+/// Why access that is live ends now, if it does.
+pub(super) fn cause(draft: &Draft<'_>) -> Option<EndReason> {
+    if draft.request.is_due(draft.now) {
+        Some(EndReason::Expired)
+    } else if draft.request.deleting {
+        Some(EndReason::Deleted)
+    } else if draft.status.ends.iter().any(|end| end.counted) {
+        Some(EndReason::Ended)
+    } else if draft.policy_gone().is_some() {
+        Some(EndReason::PolicyDeleted)
+    } else if draft.policy_suspended() {
+        Some(EndReason::PolicySuspended)
+    } else {
+        None
+    }
+}
+
+/// From live to Revoking: recorded before anything is removed.
+pub(super) fn begin(mut draft: Draft<'_>, cause: EndReason) -> Decision {
+    if let Some(grant) = draft.status.grant.as_mut() {
+        grant.end_reason = Some(cause);
+    }
+    revoking(draft)
+}
+
+/// A live request without a grant cannot be: there is nothing to take away.
+pub(super) fn without_grant(draft: Draft<'_>) -> Decision {
+    draft.ends(Phase::Revoked, "NothingGranted", "nothing was granted")
+}
+
+/// Being taken away, until every target is proved gone or rightly left.
+pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
+    let Some(mut grant) = draft.status.grant.take() else { return without_grant(draft) };
+    let mut failures = Vec::new();
+    let mut effects = Vec::new();
+    for target in &mut grant.targets {
+        let outcomes = draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name);
+        let mut failed = false;
+        for outcome in outcomes {
+            match &outcome.result {
+                OutcomeResult::Removed => target.state = TargetState::Removed,
+                OutcomeResult::Failed(why) => {
+                    failed = true;
+                    failures.push(format!("{}: {why}", target.name));
+                }
+                OutcomeResult::Mapped | OutcomeResult::Missing | OutcomeResult::HandedOver => {}
+            }
+        }
+        if matches!(target.state, TargetState::Removed | TargetState::Kept) {
+            continue;
+        }
+        match holdings::fate(target, &draft.observed.siblings, draft.now) {
+            Fate::Keep => target.state = TargetState::Kept,
+            Fate::HandOver { to } if !failed => effects.push(Effect::HandOver { target: target.clone(), to }),
+            Fate::Remove if !failed => effects.push(Effect::Unmap(target.clone())),
+            Fate::HandOver { .. } | Fate::Remove => {}
+        }
+    }
+    let cause = grant.end_reason.unwrap_or(EndReason::Expired);
+    let deadline = grant.deadline.0;
+    let done = grant.targets.iter().all(|target| matches!(target.state, TargetState::Removed | TargetState::Kept));
+    if done {
+        grant.ended_at = Some(draft.time());
+        draft.status.grant = Some(grant);
+        let phase = if cause == EndReason::Expired { Phase::Expired } else { Phase::Revoked };
+        let message = sentence(&draft, cause);
+        return draft.ends(phase, cause.as_str(), message);
+    }
+    draft.status.grant = Some(grant);
+    if failures.is_empty() {
+        let reason = Reason::new("Revoking", format!("{}; the access is being taken away", sentence(&draft, cause)));
+        return draft.goes_on(Phase::Revoking, &reason, effects);
+    }
+    let overdue = later(deadline, OVERDUE_AFTER) <= draft.now;
+    let word = if overdue { "Overdue" } else { "RevocationFailed" };
+    let message = format!("the access cannot be taken away yet; trying again without end: {}", failures.join("; "));
+    let until = (!overdue).then(|| later(deadline, OVERDUE_AFTER)).filter(|until| *until > draft.now);
+    draft.goes(Phase::Revoking, &Reason::new(word, message), effects, Next::Retry { until })
+}
+
+fn sentence(draft: &Draft<'_>, cause: EndReason) -> String {
+    match cause {
+        EndReason::Expired => "its time is up".into(),
+        EndReason::Deleted => "the request was deleted".into(),
+        EndReason::PolicyDeleted => format!("policy {} was deleted", draft.request.policy),
+        EndReason::PolicySuspended => format!("policy {} was suspended", draft.request.policy),
+        EndReason::Ended => {
+            let by = draft.status.ends.iter().find(|end| end.counted).map(|end| end.by.as_str());
+            format!("ended by {}", by.unwrap_or("somebody"))
+        }
+    }
+}

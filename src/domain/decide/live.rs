@@ -1,0 +1,69 @@
+//! During the access: Activating and Active.
+
+use super::{Decision, Draft, Effect, Next, ending};
+use crate::{
+    api::{Phase, TargetState, TargetStatus},
+    domain::{Outcome, OutcomeResult, conditions::Reason},
+};
+
+/// What is still to be done in Keycloak for these targets. A target that the subject had before is never mapped: if it
+/// is gone by now, that is recorded first, and then it is ours.
+pub(super) fn effects_for(targets: &[TargetStatus]) -> Vec<Effect> {
+    targets
+        .iter()
+        .filter(|target| target.state == TargetState::Intended)
+        .map(|target| if target.pre_existing { Effect::Confirm(target.clone()) } else { Effect::Map(target.clone()) })
+        .collect()
+}
+
+/// Deadline and targets are recorded; Keycloak is being written.
+pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
+    ending::record_ends(&mut draft);
+    if let Some(cause) = ending::cause(&draft) {
+        return ending::begin(draft, cause);
+    }
+    let Some(grant) = draft.status.grant.as_mut() else { return ending::without_grant(draft) };
+    let mut failures = Vec::new();
+    for target in &mut grant.targets {
+        for Outcome { target: _, result } in
+            draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name)
+        {
+            match result {
+                OutcomeResult::Mapped => target.state = TargetState::Mapped,
+                OutcomeResult::Missing => target.pre_existing = false,
+                OutcomeResult::Failed(why) => failures.push(format!("{}: {why}", target.name)),
+                OutcomeResult::Removed | OutcomeResult::HandedOver => {}
+            }
+        }
+    }
+    let deadline = grant.deadline.0;
+    let effects = effects_for(&grant.targets);
+    if effects.is_empty() {
+        let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
+        return draft.goes(Phase::Active, &reason, Vec::new(), Next::At(deadline));
+    }
+    if failures.is_empty() {
+        let reason = Reason::new("Activating", "the access is being put in place");
+        return draft.goes_on(Phase::Activating, &reason, effects);
+    }
+    let message = format!("not all of the access is in place; trying again until {deadline}: {}", failures.join("; "));
+    draft.goes(
+        Phase::Activating,
+        &Reason::new("MappingFailed", message),
+        Vec::new(),
+        Next::Retry { until: Some(deadline) },
+    )
+}
+
+/// The access is in place.
+pub(super) fn active(mut draft: Draft<'_>) -> Decision {
+    ending::record_ends(&mut draft);
+    if let Some(cause) = ending::cause(&draft) {
+        return ending::begin(draft, cause);
+    }
+    let Some(deadline) = draft.request.deadline() else { return ending::without_grant(draft) };
+    let unknown = draft.status.ends.iter().any(ending::is_open);
+    let next = if unknown { Next::Retry { until: Some(deadline) } } else { Next::At(deadline) };
+    let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
+    draft.goes(Phase::Active, &reason, Vec::new(), next)
+}

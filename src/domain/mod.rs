@@ -1,0 +1,158 @@
+//! What should happen. Pure: no server, no clock, no chance; time and random words are arguments.
+//!
+//! [`decide`] is the heart: every rule of the life cycle is there or in the files it names: [`rules`] (what a policy
+//! asks of a request), [`votes`] (who counts), [`holdings`] (whose mapping it is), [`conditions`] (how it is said).
+
+pub mod conditions;
+mod decide;
+pub mod duration;
+pub mod holdings;
+mod policy;
+mod request;
+pub mod rules;
+pub mod votes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+pub use decide::{Decision, Effect, Needs, Next, decide, needs};
+pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject};
+pub use request::{Request, Signal, SignalKind};
+
+use crate::api::TargetType;
+
+/// What was seen in the world around a request, at one moment.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Whether the admission policies are in force.
+    pub guard: Guard,
+    /// The policy that the request names.
+    pub policy: PolicyView,
+    /// What Keycloak says about people, by Kubernetes username.
+    pub people: People,
+    /// The realm's id in Keycloak, if it was asked.
+    pub realm_id: Option<String>,
+    /// The request's grants as they are in Keycloak now, if [`Needs::targets`] asked for them.
+    pub targets: Option<Result<Vec<Resolved>, TargetsError>>,
+    /// The other requests for the same subject that are not final.
+    pub siblings: Vec<Request>,
+    /// What became of the effects of the decision before.
+    pub outcomes: Vec<Outcome>,
+    /// A fresh random word, for a new ballot.
+    pub ballot: String,
+}
+
+/// Whether the admission policies are in force, so that annotations and requests can be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Nobody needed to know.
+    NotAsked,
+    /// They are.
+    InForce {
+        /// Since when, unchanged.
+        since: Timestamp,
+        /// Whether the API server turns a literal `yes` into the caller's name.
+        stamp: bool,
+    },
+    /// They are not, for this reason.
+    NotInForce(String),
+    /// The API server could not be asked, for this reason.
+    Unknown(String),
+}
+
+/// The policy that a request names, as far as it can be used.
+#[derive(Clone, Debug)]
+pub enum PolicyView {
+    /// There is none of this name.
+    Absent,
+    /// It is there, and cannot be used now.
+    NotReady {
+        /// Its UID.
+        uid: String,
+        /// Whether it is suspended.
+        suspended: bool,
+        /// Why it cannot be used.
+        why: String,
+    },
+    /// It is there and stands.
+    Ready(Arc<Policy>),
+}
+
+/// What Keycloak says about people, by Kubernetes username.
+pub type People = BTreeMap<String, Lookup>;
+
+/// What Keycloak says about a Kubernetes username.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It could not be asked.
+    Unknown(String),
+    /// The name leads to no user who may act, for this reason.
+    Nobody(String),
+    /// The name leads to this user.
+    Person(Person),
+}
+
+/// A Keycloak user who is enabled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Person {
+    /// The user's id: people count by it, not by their names.
+    pub id: String,
+    /// The user's name in Keycloak.
+    pub username: String,
+    /// Those of the policy's groups that the user is directly in, named as the policy names them.
+    pub groups: BTreeSet<String>,
+}
+
+/// A grant as it is in Keycloak now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The grant's name in the policy.
+    pub grant: String,
+    /// What it is.
+    pub type_: TargetType,
+    /// Id of the role or group.
+    pub id: String,
+    /// Id of the client that a client role belongs to.
+    pub client: Option<String>,
+    /// Name or path.
+    pub display: String,
+    /// Whether the subject has it directly.
+    pub mapped: bool,
+}
+
+/// Why the grants could not be resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetsError {
+    /// Keycloak could not be asked: try again.
+    Unknown(String),
+    /// Keycloak was asked, and they cannot be given.
+    Refused(Vec<String>),
+}
+
+/// What became of one target of an effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The grant's name.
+    pub target: String,
+    /// What happened.
+    pub result: OutcomeResult,
+}
+
+/// What happened to a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutcomeResult {
+    /// It is in Keycloak.
+    Mapped,
+    /// A target that the subject had before is not in Keycloak any more.
+    Missing,
+    /// It is proved gone.
+    Removed,
+    /// Another request took it over.
+    HandedOver,
+    /// It did not work, for this reason.
+    Failed(String),
+}

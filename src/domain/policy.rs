@@ -1,0 +1,459 @@
+//! A policy that was read once and stands: what [`crate::api::AccessPolicy`] says, checked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use regex::Regex;
+use sha2::{Digest, Sha256};
+
+use super::{Person, duration, votes};
+use crate::api;
+
+/// Default of `spec.approval.timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Default of `spec.duration.default`, unless the maximum is smaller.
+const DEFAULT_DURATION: Duration = Duration::from_secs(3600);
+/// The group that everybody is in who leads to a Keycloak user.
+pub const EVERYBODY: &str = "system:authenticated";
+
+/// An `AccessPolicy` that stands, as far as one can say without asking Keycloak.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// Its UID: a re-created policy is another policy.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// The realm's name in the operator's configuration.
+    pub realm: String,
+    /// Kill switch.
+    pub suspended: bool,
+    /// What can be lent.
+    pub grants: Vec<Grant>,
+    /// Who may ask.
+    pub requesters: Vec<Subject>,
+    /// Where requests may live; empty means anywhere.
+    pub namespaces: BTreeSet<String>,
+    /// For a request that names no duration.
+    pub default_duration: Duration,
+    /// The longest that a request may ask for.
+    pub max_duration: Duration,
+    /// What a request must say about its reason.
+    pub reason: ReasonRule,
+    /// Who must agree.
+    pub approval: Approval,
+    /// A request that nobody decided for this long is `TimedOut`.
+    pub timeout: Duration,
+    /// Digest of what is voted on: realm, grants, requesters, submitters, approval.
+    pub rules: String,
+}
+
+/// One thing that can be lent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What requests call it.
+    pub name: String,
+    /// What it is.
+    pub kind: GrantKind,
+}
+
+/// What a grant is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GrantKind {
+    /// A realm role, by name.
+    RealmRole(String),
+    /// A client role, by the client's `clientId` and the role's name.
+    ClientRole {
+        /// The client's `clientId`.
+        client: String,
+        /// The role's name.
+        role: String,
+    },
+    /// A group, by its full path.
+    Group(String),
+}
+
+impl fmt::Display for GrantKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RealmRole(name) => write!(f, "realm role {name:?}"),
+            Self::ClientRole { client, role } => write!(f, "role {role:?} of client {client:?}"),
+            Self::Group(path) => write!(f, "group {path:?}"),
+        }
+    }
+}
+
+/// Somebody whom a policy names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A Kubernetes username, exactly.
+    User(String),
+    /// A Keycloak group, with the realm's prefix before its path.
+    Group(String),
+}
+
+impl Subject {
+    /// Whether this names the person with this Kubernetes username.
+    pub fn includes(&self, username: &str, person: &Person) -> bool {
+        match self {
+            Self::User(name) => name == username,
+            Self::Group(name) => name == EVERYBODY || person.groups.contains(name),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "User {name}"),
+            Self::Group(name) => write!(f, "Group {name}"),
+        }
+    }
+}
+
+/// Subjects as a list for people.
+pub fn list(subjects: &[Subject]) -> String {
+    subjects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What a request must say about its reason.
+#[derive(Clone, Debug, Default)]
+pub struct ReasonRule {
+    /// Whether a reason is needed.
+    pub required: bool,
+    /// What it must match somewhere.
+    pub pattern: Option<Regex>,
+    /// Shown to people whose reason does not match.
+    pub hint: Option<String>,
+}
+
+/// Who must agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// Nobody.
+    Automatic,
+    /// Every one of these stages.
+    Stages(Vec<Stage>),
+}
+
+impl Approval {
+    /// The stages; none if automatic.
+    pub fn stages(&self) -> &[Stage] {
+        match self {
+            Self::Automatic => &[],
+            Self::Stages(stages) => stages,
+        }
+    }
+}
+
+/// One approval that a policy wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// How many distinct people.
+    pub required: usize,
+    /// Who may vote in it.
+    pub approvers: Vec<Subject>,
+}
+
+/// A reason why a policy is not Ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// For machines.
+    pub reason: ProblemReason,
+    /// For people: the field, the value, what would be right.
+    pub message: String,
+}
+
+/// Reasons why a policy is not Ready, as they stand in the condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProblemReason {
+    /// A value that cannot stand.
+    Invalid,
+    /// A field that this version does not act on yet.
+    NotSupported,
+    /// The realm is not in the operator's configuration.
+    RealmNotFound,
+    /// Keycloak has no such role or group.
+    GrantNotFound,
+    /// A requester or approver group is not in Keycloak.
+    GroupNotFound,
+    /// Two grants lead to one target.
+    DuplicateTarget,
+    /// A stage that can never be satisfied.
+    StageUnsatisfiable,
+    /// A grant would make its holder an approver.
+    GrantMakesApprover,
+    /// A grant reaches Keycloak's administration.
+    ReachesAdministration,
+    /// Keycloak could not be asked.
+    KeycloakUnavailable,
+}
+
+impl ProblemReason {
+    /// As it is written in the condition.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::NotSupported => "NotSupported",
+            Self::RealmNotFound => "RealmNotFound",
+            Self::GrantNotFound => "GrantNotFound",
+            Self::GroupNotFound => "GroupNotFound",
+            Self::DuplicateTarget => "DuplicateTarget",
+            Self::StageUnsatisfiable => "StageUnsatisfiable",
+            Self::GrantMakesApprover => "GrantMakesApprover",
+            Self::ReachesAdministration => "ReachesAdministration",
+            Self::KeycloakUnavailable => "KeycloakUnavailable",
+        }
+    }
+}
+
+impl Problem {
+    /// A problem with this reason and message.
+    pub fn new(reason: ProblemReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// Collects every problem, so that a policy is mended in one go.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, reason: ProblemReason, message: impl Into<String>) {
+        self.0.push(Problem::new(reason, message));
+    }
+
+    fn duration(&mut self, field: &str, text: &str) -> Duration {
+        duration::parse(text).unwrap_or_else(|| {
+            self.add(ProblemReason::Invalid, format!("{field} {text:?} must be a duration, as 30s or 1h30m"));
+            Duration::ZERO
+        })
+    }
+}
+
+impl Policy {
+    /// Checks what can be checked without Keycloak; on failure names every problem.
+    pub fn parse(policy: &api::AccessPolicy) -> Result<Self, Vec<Problem>> {
+        // A new field that nobody reads here must not compile: it would be ignored silently.
+        let api::AccessPolicySpec {
+            description: _,
+            realm,
+            suspended,
+            grants,
+            requesters,
+            submitters,
+            namespaces,
+            duration: durations,
+            reason,
+            approval,
+            required_actions,
+            sessions,
+            allow_admin_roles,
+        } = &policy.spec;
+        let mut problems = Problems::default();
+        for (there, field) in [
+            (!submitters.is_empty(), "submitters"),
+            (!required_actions.is_empty(), "requiredActions"),
+            (
+                sessions.as_ref().is_some_and(|sessions| sessions.at_end != api::AtEnd::Keep),
+                "sessions.atEnd other than Keep",
+            ),
+            (*allow_admin_roles, "allowAdminRoles"),
+        ] {
+            if there {
+                problems.add(ProblemReason::NotSupported, format!("spec.{field}: not supported yet; remove it"));
+            }
+        }
+        let max_duration = problems.duration("spec.duration.max", &durations.max);
+        let default_duration = match &durations.default {
+            None => DEFAULT_DURATION.min(max_duration),
+            Some(text) => problems.duration("spec.duration.default", text),
+        };
+        if default_duration > max_duration {
+            problems.add(ProblemReason::Invalid, "spec.duration.default must not be longer than spec.duration.max");
+        }
+        let approval = approval.clone().unwrap_or_default();
+        let timeout = approval
+            .timeout
+            .as_deref()
+            .map_or(DEFAULT_TIMEOUT, |text| problems.duration("spec.approval.timeout", text));
+        let parsed = Self {
+            name: policy.metadata.name.clone().unwrap_or_default(),
+            uid: policy.metadata.uid.clone().unwrap_or_default(),
+            generation: policy.metadata.generation.unwrap_or_default(),
+            realm: realm.clone(),
+            suspended: *suspended,
+            grants: parse_grants(grants, &mut problems),
+            requesters: requesters.iter().map(requester).collect(),
+            namespaces: namespaces.iter().cloned().collect(),
+            default_duration,
+            max_duration,
+            reason: parse_reason(reason.as_ref(), &mut problems),
+            approval: parse_approval(&approval, &mut problems),
+            timeout,
+            rules: digest(&policy.spec),
+        };
+        if problems.0.is_empty() { Ok(parsed) } else { Err(problems.0) }
+    }
+
+    /// The grants that a request gets: those it names, or all.
+    pub fn wanted<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a Grant> {
+        self.grants.iter().filter(move |grant| names.is_empty() || names.contains(&grant.name))
+    }
+
+    /// Every group that the policy names, as it names them.
+    pub fn groups(&self) -> BTreeSet<&str> {
+        let approvers = self.approval.stages().iter().flat_map(|stage| &stage.approvers);
+        let group = |subject: &'_ Subject| matches!(subject, Subject::Group(name) if name != EVERYBODY);
+        self.requesters
+            .iter()
+            .chain(approvers)
+            .filter(|subject| group(subject))
+            .map(|subject| match subject {
+                Subject::User(name) | Subject::Group(name) => name.as_str(),
+            })
+            .collect()
+    }
+}
+
+fn parse_grants(grants: &[api::Grant], problems: &mut Problems) -> Vec<Grant> {
+    let mut parsed: Vec<Grant> = Vec::new();
+    for (i, grant) in grants.iter().enumerate() {
+        let api::Grant { name, realm_role, client_role, group } = grant;
+        let kind = match (realm_role, client_role, group) {
+            (Some(role), None, None) => GrantKind::RealmRole(role.clone()),
+            (None, Some(api::ClientRole { client, role }), None) => {
+                GrantKind::ClientRole { client: client.clone(), role: role.clone() }
+            }
+            (None, None, Some(path)) => GrantKind::Group(path.clone()),
+            _ => {
+                let message = format!("spec.grants[{i}] must name exactly one of realmRole, clientRole and group");
+                problems.add(ProblemReason::Invalid, message);
+                continue;
+            }
+        };
+        if let Some(other) = parsed.iter().find(|other| other.kind == kind || other.name == *name) {
+            let message = format!("spec.grants: {name:?} and {:?} are the same", other.name);
+            problems.add(ProblemReason::DuplicateTarget, message);
+        }
+        parsed.push(Grant { name: name.clone(), kind });
+    }
+    if grants.is_empty() {
+        problems.add(ProblemReason::Invalid, "spec.grants must name at least one grant");
+    }
+    parsed
+}
+
+fn requester(subject: &api::Subject) -> Subject {
+    let api::Subject { kind, name, namespace } = subject;
+    match kind {
+        api::SubjectKind::User => Subject::User(name.clone()),
+        api::SubjectKind::Group => Subject::Group(name.clone()),
+        api::SubjectKind::ServiceAccount => {
+            Subject::User(format!("system:serviceaccount:{}:{name}", namespace.as_deref().unwrap_or_default()))
+        }
+    }
+}
+
+fn parse_reason(reason: Option<&api::ReasonRule>, problems: &mut Problems) -> ReasonRule {
+    let Some(api::ReasonRule { required, pattern, hint }) = reason else { return ReasonRule::default() };
+    let pattern = pattern.as_deref().and_then(|pattern| match Regex::new(pattern) {
+        Ok(regex) => Some(regex),
+        Err(error) => {
+            let message = format!("spec.reason.pattern {pattern:?} is not a regular expression: {error}");
+            problems.add(ProblemReason::Invalid, message);
+            None
+        }
+    });
+    ReasonRule { required: *required, pattern, hint: hint.clone() }
+}
+
+fn parse_approval(approval: &api::Approval, problems: &mut Problems) -> Approval {
+    let api::Approval { automatic, timeout: _, stages } = approval;
+    match (automatic, stages.is_empty()) {
+        (true, true) => return Approval::Automatic,
+        (true, false) => {
+            problems.add(ProblemReason::Invalid, "spec.approval: automatic: true and stages exclude each other")
+        }
+        (false, true) => {
+            problems.add(ProblemReason::Invalid, "spec.approval: name at least one stage, or say automatic: true");
+        }
+        (false, false) => {}
+    }
+    let stages: Vec<Stage> = stages
+        .iter()
+        .map(|api::Stage { name, required, approvers }| Stage {
+            name: name.clone(),
+            required: required.unwrap_or(1).into(),
+            approvers: approvers
+                .iter()
+                .map(|api::Approver { kind, name }| match kind {
+                    api::ApproverKind::User => Subject::User(name.clone()),
+                    api::ApproverKind::Group => Subject::Group(name.clone()),
+                })
+                .collect(),
+        })
+        .collect();
+    if let Some(names) = unsatisfiable(&stages) {
+        let message = format!(
+            "spec.approval.stages: {names} can never be satisfied: too few approvers (one person counts in one stage only)"
+        );
+        problems.add(ProblemReason::StageUnsatisfiable, message);
+    }
+    Approval::Stages(stages)
+}
+
+/// Stages whose approvers are all named by username, if those are too few for them. A group may have any number.
+fn unsatisfiable(stages: &[Stage]) -> Option<String> {
+    let named = |stage: &&Stage| stage.approvers.iter().all(|approver| matches!(approver, Subject::User(_)));
+    let stages: Vec<&Stage> = stages.iter().filter(named).collect();
+    let mut voters: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (i, stage) in stages.iter().enumerate() {
+        for approver in &stage.approvers {
+            voters.entry(approver.to_string()).or_default().push(i);
+        }
+    }
+    let required: Vec<usize> = stages.iter().map(|stage| stage.required).collect();
+    let voters: Vec<Vec<usize>> = voters.into_values().collect();
+    let placed = votes::place(&voters, &required).into_iter().flatten().count();
+    (placed < required.iter().sum())
+        .then(|| stages.iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(", "))
+}
+
+/// Digest of what is voted on. Votes count only for the rules under which they were cast.
+fn digest(spec: &api::AccessPolicySpec) -> String {
+    let api::AccessPolicySpec {
+        realm,
+        grants,
+        requesters,
+        submitters,
+        approval,
+        description: _,
+        suspended: _,
+        namespaces: _,
+        duration: _,
+        reason: _,
+        required_actions: _,
+        sessions: _,
+        allow_admin_roles: _,
+    } = spec;
+    let mut hash = Sha256::new();
+    for part in [
+        serde_json::to_vec(realm),
+        serde_json::to_vec(grants),
+        serde_json::to_vec(requesters),
+        serde_json::to_vec(submitters),
+        serde_json::to_vec(approval),
+    ] {
+        // These types serialize to JSON always: they have no maps with other keys than strings.
+        hash.update(part.unwrap_or_default());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}

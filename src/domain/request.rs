@@ -1,0 +1,162 @@
+//! A request that was read once: what [`crate::api::AccessRequest`] says, checked.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::duration;
+use crate::api::{self, AccessRequestStatus, Phase, VoteDecision};
+
+/// An `AccessRequest` that was read.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it carries our finalizer.
+    pub has_finalizer: bool,
+    /// Name of the policy.
+    pub policy: String,
+    /// Kubernetes username of who asks.
+    pub requester: String,
+    /// Names of the grants; empty means all.
+    pub grants: Vec<String>,
+    /// How long, if the request says so.
+    pub duration: Option<Duration>,
+    /// Why.
+    pub reason: String,
+    /// Not to start before.
+    pub not_before: Option<Timestamp>,
+    /// Not to last after.
+    pub not_after: Option<Timestamp>,
+    /// What is wrong with the spec by itself, for people.
+    pub broken: Vec<String>,
+    /// Votes and ends that its annotations carry.
+    pub signals: Vec<Signal>,
+    /// What the operator said so far.
+    pub status: AccessRequestStatus,
+}
+
+/// A vote or an end, as an annotation says it. The API server made sure that `by` is who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// The annotation.
+    pub key: String,
+    /// Kubernetes username of who wrote it.
+    pub by: String,
+    /// What it says.
+    pub kind: SignalKind,
+}
+
+/// What a signal says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignalKind {
+    /// A vote.
+    Vote {
+        /// Yes or no.
+        decision: VoteDecision,
+        /// The ballot it is for.
+        ballot: String,
+        /// The stage it is for.
+        stage: String,
+    },
+    /// The wish to end the access early.
+    End,
+}
+
+impl Request {
+    /// Reads a request.
+    pub fn parse(request: &api::AccessRequest) -> Self {
+        // A new field that nobody reads here must not compile: it would be ignored silently.
+        let api::AccessRequestSpec {
+            policy_name,
+            requester,
+            grants,
+            duration: wanted,
+            reason,
+            not_before,
+            not_after,
+            submitted_by,
+            pre_approved,
+            source: _,
+        } = &request.spec;
+        let metadata = &request.metadata;
+        let requester = requester.clone().unwrap_or_default();
+        let mut broken = Vec::new();
+        if requester.is_empty() {
+            broken.push("spec.requester is missing: set it to your own username".to_owned());
+        }
+        for (there, field) in [(submitted_by.is_some(), "submittedBy"), (*pre_approved, "preApproved")] {
+            if there {
+                broken.push(format!("spec.{field} is not supported yet; ask for yourself, without it"));
+            }
+        }
+        let parsed = wanted.as_deref().and_then(duration::parse);
+        if let (Some(text), None) = (wanted, parsed) {
+            broken.push(format!("spec.duration {text:?} must be a duration, as 30s or 1h30m"));
+        }
+        let annotations = metadata.annotations.iter().flatten();
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0),
+            deleting: metadata.deletion_timestamp.is_some(),
+            has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == api::FINALIZER),
+            policy: policy_name.clone(),
+            requester,
+            grants: grants.clone(),
+            duration: parsed,
+            reason: reason.as_deref().unwrap_or_default().trim_end_matches('\n').to_owned(),
+            not_before: not_before.as_ref().map(|time| time.0),
+            not_after: not_after.as_ref().map(|time| time.0),
+            broken,
+            signals: annotations.filter_map(|(key, by)| Signal::parse(key, by)).collect(),
+            status: request.status.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Where it is in its life; `None` while nobody has looked.
+    pub fn phase(&self) -> Option<Phase> {
+        self.status.phase
+    }
+
+    /// The deadline, once there is one.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.status.grant.as_ref().map(|grant| grant.deadline.0)
+    }
+
+    /// Whether its time is up.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+}
+
+impl Signal {
+    /// Reads an annotation; `None` if it is no signal, or none that could ever count.
+    pub fn parse(key: &str, by: &str) -> Option<Self> {
+        let kind = if key.strip_prefix(api::END).is_some() {
+            SignalKind::End
+        } else {
+            let (decision, rest) = match (key.strip_prefix(api::APPROVE), key.strip_prefix(api::DENY)) {
+                (Some(rest), _) => (VoteDecision::Approve, rest),
+                (None, Some(rest)) => (VoteDecision::Deny, rest),
+                (None, None) => return None,
+            };
+            let mut parts = rest.splitn(3, '.');
+            let (ballot, stage, _anything) = (parts.next()?, parts.next()?, parts.next()?);
+            SignalKind::Vote { decision, ballot: ballot.to_owned(), stage: stage.to_owned() }
+        };
+        Some(Self { key: key.to_owned(), by: by.to_owned(), kind })
+    }
+}

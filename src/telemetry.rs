@@ -1,0 +1,18 @@
+//! Logs.
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::args::LogFormat;
+
+/// What is logged unless `RUST_LOG` says otherwise.
+const DEFAULT: &str = "info,kube=warn";
+
+/// Starts logging to standard output.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_target(false)).init(),
+        LogFormat::Text => registry.with(fmt::layer().with_target(false)).init(),
+    }
+}
