@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"text/template"
 )
 
@@ -35,11 +34,11 @@ func (s *stack) renderRealm() ([]byte, error) {
 	return bytes.ReplaceAll(text, []byte("@HALLPASS_CLIENT_SECRET@"), []byte(secret)), nil
 }
 
-// View is what the templates below see.
+// view is what the templates below see.
 type view struct {
 	*stack
-	CA, Admin, Realm, Secret string
-	People                   []string
+	CA, Realm string
+	People    []string
 }
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
@@ -48,7 +47,6 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 		data, err := json.Marshal(value)
 		return string(data), err
 	},
-	"indent": func(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") },
 }).Parse(`
 {{define "authentication.yaml"}}apiVersion: apiserver.config.k8s.io/v1
 kind: AuthenticationConfiguration

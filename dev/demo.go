@@ -21,7 +21,7 @@ type demo struct {
 }
 
 // demoDuration is long enough to look around and short enough to wait for.
-const demoDuration = "20s"
+const demoDuration = "30s"
 
 func (s *stack) tellDemo() error {
 	api, err := s.asAdmin()
