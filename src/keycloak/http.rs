@@ -264,7 +264,7 @@ impl Transport {
             StatusCode::SERVICE_UNAVAILABLE if !request.is_write() => request.error(Kind::Throttled, text),
             StatusCode::INTERNAL_SERVER_ERROR if request.is_write() => request.error(Kind::ServerError, text),
             // 502, 503 and 504 come from what stands before Keycloak too, while Keycloak may still be at work.
-            _ if status.is_server_error() => request.unanswered(text),
+            _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => request.unanswered(text),
             _ if status.is_success() && request.is_write() => {
                 request.unanswered(format!("{text}, where Keycloak answers 204"))
             }

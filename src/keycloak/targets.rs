@@ -7,6 +7,7 @@ use super::{
     http::{Endpoint, Time},
     path::{Path, addressable},
     types::{ClientRole, Container, Group, Role},
+    users::GroupRep,
 };
 
 const ROLES: Endpoint = Endpoint { label: "roles", right: "view-realm" };
@@ -41,30 +42,6 @@ impl RoleRep {
 pub(super) struct ClientRep {
     pub(super) id: String,
     pub(super) client_id: String,
-}
-
-/// A group with those of its children that a search went through.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct GroupTree {
-    pub(super) id: String,
-    pub(super) path: String,
-    pub(super) name: String,
-    #[serde(default)]
-    pub(super) parent_id: Option<String>,
-    #[serde(default)]
-    sub_groups: Vec<GroupTree>,
-}
-
-impl GroupTree {
-    fn collect(self, path: &str, into: &mut Vec<Group>) {
-        for child in self.sub_groups {
-            child.collect(path, into);
-        }
-        if self.path == path && !into.iter().any(|known| known.id == self.id) {
-            into.push(Group { id: self.id, path: self.path, name: self.name });
-        }
-    }
 }
 
 impl Client {
@@ -137,17 +114,20 @@ impl Client {
                 "a group's full path begins with / and has a name",
             ));
         }
-        let mut found = Vec::new();
+        let mut found: Vec<GroupRep> = Vec::new();
         for name in last_names(path) {
-            let query = [("search", name.as_str()), ("exact", "true"), ("populateHierarchy", "true")];
-            let trees: Vec<GroupTree> =
+            // As a flat list: a page of the tree has up to 100 groups but may have one entry, their common parent.
+            let query = [("search", name.as_str()), ("exact", "true"), ("populateHierarchy", "false")];
+            let groups: Vec<GroupRep> =
                 self.0.list(GROUPS, Path::of(&["groups"])?.query(&query), Time::PerRead).await?;
-            for tree in trees {
-                tree.collect(path, &mut found);
+            for group in groups {
+                if group.path == path && !found.iter().any(|known| known.id == group.id) {
+                    found.push(group);
+                }
             }
         }
         match found.len() {
-            0 | 1 => Ok(found.pop()),
+            0 | 1 => Ok(found.pop().map(Group::from)),
             several => {
                 let detail = format!("{several} groups have this path, because the name of one contains /");
                 Err(Error::new(Kind::Ambiguous, GROUPS.label, detail))
@@ -155,7 +135,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn group_by_id(&self, id: &str, time: Time) -> Result<Option<GroupTree>, Error> {
+    pub(super) async fn group_by_id(&self, id: &str, time: Time) -> Result<Option<GroupRep>, Error> {
         self.0.read_if_there(GROUP, Path::of(&["groups", id])?, time).await
     }
 }

@@ -37,14 +37,17 @@ impl From<UserRep> for User {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct GroupRep {
     pub(super) id: String,
     pub(super) path: String,
-    pub(super) name: String,
+    name: String,
+    #[serde(default)]
+    pub(super) parent_id: Option<String>,
 }
 
 impl From<GroupRep> for Group {
-    fn from(GroupRep { id, path, name }: GroupRep) -> Self {
+    fn from(GroupRep { id, path, name, parent_id: _ }: GroupRep) -> Self {
         Self { id, path, name }
     }
 }
