@@ -83,6 +83,7 @@ async fn each_refusal_of_a_write_says_whether_it_may_have_happened() {
         (answer(502), Kind::Unknown, "502"),
         (complaint(503, "Bootstrap in progress"), Kind::Unknown, "503: Bootstrap in progress"),
         (answer(504), Kind::Unknown, "504"),
+        (answer(408), Kind::Unknown, "408"),
         (answer(200).set_body_string("<html>"), Kind::Unknown, "where Keycloak answers 204"),
         (answer(307).insert_header("Location", "/elsewhere"), Kind::Malformed, "redirected to /elsewhere"),
     ] {

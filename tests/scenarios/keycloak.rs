@@ -139,6 +139,26 @@ async fn a_path_that_two_groups_share_is_ambiguous() {
 }
 
 #[tokio::test]
+async fn a_role_or_group_among_many_with_like_names_is_found() {
+    let admin = Admin::new();
+    let client = client_with(&admin, &RIGHTS).await;
+    let name = unique("zz");
+    let top = admin.group(None, &unique("top")).await;
+    for i in 0..105 {
+        admin.named_realm_role(&format!("{i}-{name}")).await;
+        admin.group(Some(&admin.group(Some(&top), &format!("team-{i}")).await), &name).await;
+    }
+    assert_eq!(client.realm_role(&name).await.expect("asked"), None);
+    let role = admin.named_realm_role(&name).await;
+    assert_eq!(client.realm_role(&name).await.expect("asked").map(|role| role.id), Some(role.id));
+    for i in 0..105 {
+        let path = format!("{}/team-{i}/{name}", top.path);
+        assert_eq!(client.group(&path).await.expect("asked").map(|group| group.path), Some(path));
+    }
+    admin.clean_up().await;
+}
+
+#[tokio::test]
 async fn a_renamed_role_is_mapped_and_unmapped_by_its_id() {
     let admin = Admin::new();
     let client = client_with(&admin, &RIGHTS).await;
@@ -261,6 +281,22 @@ async fn what_leads_to_keycloaks_administration_is_recognised() {
     admin.map_to_group(&direct, &manage).await;
     let words = client.reaches_admin(&membership(&direct)).await.expect("asked");
     assert_eq!(words, Some(format!("role realm-management/manage-users through group {:?}", direct.path)));
+    admin.clean_up().await;
+}
+
+#[tokio::test]
+async fn masters_own_way_to_power_is_recognised() {
+    let admin = Admin::of_master();
+    let client = client_with(&admin, &RIGHTS).await;
+    assert_eq!(client.self_test().await.expect("asked"), []);
+    for (role, expected) in [
+        (admin.find_realm_role("admin").await, Some("role master/admin")),
+        (admin.find_realm_role("create-realm").await, Some("role master/create-realm")),
+        (admin.find_client_role("acme-realm", "manage-users").await, Some("role acme-realm/manage-users")),
+        (admin.find_realm_role("default-roles-master").await, None),
+    ] {
+        assert_eq!(client.reaches_admin(&target(&role)).await.expect("asked").as_deref(), expected);
+    }
     admin.clean_up().await;
 }
 

@@ -103,7 +103,15 @@ pub fn unique(start: &str) -> String {
 
 impl Admin {
     pub fn new() -> Self {
-        let stack = Stack::load();
+        Self::of(Stack::load())
+    }
+
+    /// The same for `master`, the realm of administrators.
+    pub fn of_master() -> Self {
+        Self::of(Stack { realm: "master".into(), ..Stack::load() })
+    }
+
+    fn of(stack: Stack) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let pem = fs::read(&stack.ca_file).expect("the stack's certificate authority");
         let http = reqwest::Client::builder()
@@ -284,7 +292,12 @@ impl Admin {
         text(&found[0]["id"])
     }
 
-    /// A client with a service account that has these rights (roles of `realm-management`).
+    /// The client whose roles are the rights on this realm.
+    pub fn management_client(&self) -> &'static str {
+        if self.stack.realm == "master" { "master-realm" } else { "realm-management" }
+    }
+
+    /// A client with a service account that has these rights (roles of the management client).
     pub async fn robot(&self, rights: &[&str]) -> Robot {
         let client_id = unique("robot");
         let secret = unique("secret");
@@ -298,7 +311,7 @@ impl Admin {
             Person { id: text(&account["id"]), username: text(&account["username"]), password: String::new() };
         let robot = Robot { id, client_id, secret, account };
         for right in rights {
-            self.map(&robot.account, &self.find_client_role("realm-management", right).await).await;
+            self.map(&robot.account, &self.find_client_role(self.management_client(), right).await).await;
         }
         robot
     }
