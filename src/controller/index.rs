@@ -30,12 +30,6 @@ impl Index {
         }
     }
 
-    /// Whether the watch shows a version that we know already because we wrote it.
-    pub fn is_own(&self, request: &AccessRequest) -> bool {
-        let uid = request.metadata.uid.as_deref().unwrap_or_default();
-        self.own().get(uid).is_some_and(|own| version(own) >= version(request))
-    }
-
     /// The newest known version.
     pub fn newest(&self, seen: &Arc<AccessRequest>) -> Arc<AccessRequest> {
         let stored = self.store.get(&ObjectRef::from_obj(seen.as_ref()));

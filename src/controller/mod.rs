@@ -54,7 +54,7 @@ pub struct Context {
     policies: Store<AccessPolicy>,
     verdicts: tokio::sync::Mutex<HashMap<String, Verdict>>,
     locks: Locks,
-    attempts: Mutex<HashMap<String, u32>>,
+    memory: Mutex<HashMap<String, Memory>>,
     recorder: Recorder,
     guard_state: Mutex<Result<(), String>>,
 }
@@ -84,6 +84,23 @@ impl Locks {
     }
 }
 
+/// What is remembered of an object between two reconciles; nothing is lost with it.
+#[derive(Default)]
+struct Memory {
+    /// Failures in a row.
+    attempts: u32,
+    /// How it looked when nothing was left to do.
+    settled: Option<Settled>,
+}
+
+/// A request for which nothing is to be done until something changes or a time comes.
+#[derive(Clone, PartialEq, Eq)]
+struct Settled {
+    request: Option<String>,
+    policy: Option<(Option<String>, Option<i64>)>,
+    wake: Option<Timestamp>,
+}
+
 impl Context {
     /// Whose holdings a request is about, once that is known.
     fn holder(&self, request: &Request) -> Option<Holder> {
@@ -93,8 +110,8 @@ impl Context {
         Some(Holder { url: url.clone(), realm_id: subject.realm_id.clone(), user_id: subject.user_id.clone() })
     }
 
-    fn attempts(&self) -> MutexGuard<'_, HashMap<String, u32>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what the guard said last, for people; says so when it changes.

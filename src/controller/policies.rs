@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Api, core::DeserializeGuard, runtime::controller::Action};
+use kube::{
+    Api,
+    core::DeserializeGuard,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -88,7 +92,7 @@ impl Context {
         depth: Depth,
     ) -> Result<Option<Result<Arc<AccessPolicy>, PolicyView>>, Error> {
         if depth == Depth::Existence
-            && let Some(policy) = self.policies.find(|policy| policy.metadata.name.as_deref() == Some(name))
+            && let Some(policy) = self.policies.get(&ObjectRef::new(name))
         {
             return Ok(Some(Ok(policy)));
         }

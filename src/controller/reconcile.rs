@@ -1,18 +1,21 @@
 //! One request, step by step: observe, decide, report, enact, until there is nothing to do now.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Api, ResourceExt, runtime::controller::Action};
+use kube::{
+    Api, ResourceExt,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 
 use super::{
-    Context,
+    Context, Settled,
     error::{Error, limited},
     report,
 };
 use crate::{
-    api::AccessRequest,
-    domain::{self, Decision, Effect, Next, Outcome, Request},
+    api::{AccessRequest, Phase},
+    domain::{self, Decision, Effect, Next, Outcome, Request, duration::later},
 };
 
 /// The longest life in one go has some ten steps; more is a fault that must not become a hot loop.
@@ -24,22 +27,31 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
+    if let Some(action) = context.nothing_new(&context.index.newest(&request)) {
+        return Ok(action);
+    }
     let mut outcomes = Vec::new();
     for _ in 0..MAX_STEPS {
         let subject = context.holder(&Request::parse(&context.index.newest(&request)));
         // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
         let _alone = context.locks.lock(subject.as_ref()).await;
         let object = context.index.newest(&request);
-        let (decision, step) = match context.step(&object, std::mem::take(&mut outcomes)).await? {
-            Some(done) => done,
-            None => continue,
-        };
-        outcomes = step;
+        let Some(step) = context.step(&object, std::mem::take(&mut outcomes)).await? else { continue };
+        let Step { decision, recorded, outcomes: came_out } = step;
+        outcomes = came_out;
         if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
-            return Ok(context.wait(&object, decision.next));
+            return Ok(context.wait(&recorded, decision.next));
         }
     }
     Err(Error::Unsettled(MAX_STEPS))
+}
+
+/// What one step did.
+struct Step {
+    decision: Decision,
+    /// The request as it was decided on, with what was written since.
+    recorded: AccessRequest,
+    outcomes: Vec<Outcome>,
 }
 
 fn changes_metadata(effects: &[Effect]) -> bool {
@@ -48,11 +60,7 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 
 impl Context {
     /// One step. `None` if somebody else wrote in between: look and decide again.
-    async fn step(
-        &self,
-        object: &AccessRequest,
-        outcomes: Vec<Outcome>,
-    ) -> Result<Option<(Decision, Vec<Outcome>)>, Error> {
+    async fn step(&self, object: &AccessRequest, outcomes: Vec<Outcome>) -> Result<Option<Step>, Error> {
         let request = Request::parse(object);
         let now = Timestamp::now();
         let observed = self.observe(&request, outcomes, now).await?;
@@ -84,7 +92,7 @@ impl Context {
             Err(Error::WriteFinalizer(error)) if error.is_not_found() => Vec::new(),
             outcomes => outcomes?,
         };
-        Ok(Some((decision, outcomes)))
+        Ok(Some(Step { decision, recorded, outcomes }))
     }
 
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows
@@ -112,27 +120,68 @@ impl Context {
         Ok(())
     }
 
-    /// When to look at a request again.
-    fn wait(&self, object: &AccessRequest, next: Next) -> Action {
+    /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
+    /// our own writes.
+    fn nothing_new(&self, object: &AccessRequest) -> Option<Action> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let until = |time: Timestamp| Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default();
-        if let Next::Retry { until: limit } = next {
-            let wait = self.retry_after(uid);
-            return Action::requeue(limit.map_or(wait, |limit| wait.min(until(limit))));
+        let settled = self.memory().get(uid)?.settled.clone()?;
+        let wait = settled.wake.map(until);
+        let same = settled == self.settled(object, settled.wake) && wait != Some(Duration::ZERO);
+        same.then(|| wait.map_or_else(Action::await_change, Action::requeue))
+    }
+
+    fn settled(&self, object: &AccessRequest, wake: Option<Timestamp>) -> Settled {
+        let policy = self.policies.get(&ObjectRef::new(&object.spec.policy_name));
+        Settled {
+            request: object.metadata.resource_version.clone(),
+            policy: policy.map(|policy| (policy.metadata.uid.clone(), policy.metadata.generation)),
+            wake,
         }
-        self.attempts().remove(uid);
-        match next {
-            Next::At(time) => Action::requeue(until(time)),
-            Next::OnChange | Next::Now | Next::Retry { .. } => Action::await_change(),
+    }
+
+    /// Remembers that nothing is left to do, and says when to look again.
+    fn wait(&self, object: &AccessRequest, next: Next) -> Action {
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let wake = match next {
+            Next::At(time) => Some(time),
+            Next::OnChange | Next::Now => None,
+            Next::Retry { until: limit } => {
+                let retry = later(Timestamp::now(), self.retry_after(&uid));
+                Some(limit.map_or(retry, |limit| limit.min(retry)))
+            }
+        };
+        let settled = self.settled(object, wake);
+        let mut memory = self.memory();
+        let memory = memory.entry(uid).or_default();
+        memory.settled = Some(settled);
+        if !matches!(next, Next::Retry { .. }) {
+            memory.attempts = 0;
         }
+        wake.map_or_else(Action::await_change, |wake| Action::requeue(until(wake)))
     }
 
     /// How long to wait after one more failure in a row.
     pub fn retry_after(&self, uid: &str) -> Duration {
-        let mut attempts = self.attempts();
-        let attempt = attempts.entry(uid.to_owned()).or_insert(0_u32);
-        let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(*attempt)).min(LONGEST_WAIT);
-        *attempt = attempt.saturating_add(1);
+        let mut memory = self.memory();
+        let memory = memory.entry(uid.to_owned()).or_default();
+        let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(memory.attempts)).min(LONGEST_WAIT);
+        memory.attempts = memory.attempts.saturating_add(1);
+        memory.settled = None;
         wait
     }
+
+    /// Forgets what is not there any more, and what is over.
+    pub fn forget_the_gone(&self) {
+        let all = self.index.all();
+        let live = all.iter().filter(|request| !Request::parse(request).phase().is_some_and(Phase::is_final));
+        let requests = live.filter_map(|request| request.metadata.uid.clone());
+        let policies = self.policies.state();
+        let policies = policies.iter().filter_map(|policy| policy.metadata.uid.clone());
+        let there: HashSet<String> = requests.chain(policies).collect();
+        self.memory().retain(|uid, _| there.contains(uid));
+    }
+}
+
+fn until(time: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default()
 }

@@ -49,7 +49,7 @@ pub async fn run<F: Future<Output = ()>>(
         policies: policies.clone(),
         verdicts: tokio::sync::Mutex::default(),
         locks: Locks::default(),
-        attempts: std::sync::Mutex::default(),
+        memory: std::sync::Mutex::default(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
         realms,
@@ -67,10 +67,8 @@ pub async fn run<F: Future<Output = ()>>(
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
-    let index = context.clone();
-    let request_changes = watched(Api::<AccessRequest>::all(client), request_writer)
-        .try_filter(move |request| future::ready(!index.index.is_own(request)))
-        .map_ok(|request| ObjectRef::from_obj(&request));
+    let request_changes =
+        watched(Api::<AccessRequest>::all(client), request_writer).map_ok(|request| ObjectRef::from_obj(&request));
     let of_policy = {
         let requests = requests.clone();
         listen(policy_news.subscribe()).flat_map(move |name| {
@@ -184,6 +182,7 @@ async fn look_after(context: &Context) {
     let guard = async {
         loop {
             context.remember_guard(&context.guard.check().await);
+            context.forget_the_gone();
             tokio::time::sleep(LOOK_AT_GUARD).await;
         }
     };

@@ -343,7 +343,8 @@ impl<'a> Draft<'a> {
             Some(start) => (Reason::new("WaitingForStart", format!("approved; starts at {start}")), Next::At(start)),
             None => (Reason::new("Approved", "approved; the access is being prepared"), Next::Now),
         };
-        self.goes(Phase::Approved, &reason, Vec::new(), next)
+        let effects = if self.request.has_finalizer { Vec::new() } else { vec![Effect::AddFinalizer] };
+        self.goes(Phase::Approved, &reason, effects, next)
     }
 
     /// The rules changed under an approved request: what was agreed is void.
