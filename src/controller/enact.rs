@@ -2,7 +2,12 @@
 
 use futures::future::join_all;
 
-use super::{Context, error::Error, realm::unpinned, report};
+use super::{
+    Context,
+    error::{API_LIMIT, Error},
+    realm::unpinned,
+    report,
+};
 use crate::{
     api::{AccessRequest, PinnedSubject, TargetStatus},
     domain::{Effect, Outcome, OutcomeResult, Request},
@@ -73,7 +78,7 @@ impl Context {
                 let mut status = heir.status.clone().unwrap_or_default();
                 let targets = status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
                 targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
-                match report::status(self, &heir, &status).await {
+                match report::status(self, &heir, &status, API_LIMIT).await {
                     Ok(written) => {
                         self.index.put(written);
                         OutcomeResult::HandedOver

@@ -99,10 +99,18 @@ impl ApiError {
 /// not wait for that.
 pub const API_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a removal that is due waits until the status says that it is under way.
+pub const BEFORE_REMOVAL: Duration = Duration::from_secs(2);
+
 /// Gives a call to the API server a time limit.
 pub async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-    match tokio::time::timeout(API_LIMIT, call).await {
+    within(API_LIMIT, call).await
+}
+
+/// Gives a call to the API server this time limit.
+pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
+    match tokio::time::timeout(limit, call).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(ApiError::Timeout(API_LIMIT)),
+        Err(_) => Err(ApiError::Timeout(limit)),
     }
 }

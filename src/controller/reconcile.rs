@@ -10,7 +10,7 @@ use kube::{
 
 use super::{
     Context, Settled,
-    error::{Error, limited},
+    error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
     report,
 };
 use crate::{
@@ -67,7 +67,9 @@ impl Context {
         let decision = domain::decide(&request, &observed, now);
         let mut recorded = object.clone();
         if let Some(status) = &decision.status {
-            match report::status(self, object, status).await {
+            let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
+            let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
+            match report::status(self, object, status, limit).await {
                 Ok(written) => {
                     report::announce(self, object, &written);
                     self.index.put(written.clone());

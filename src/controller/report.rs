@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Context,
-    error::{ApiError, Error, chain, limited},
+    error::{ApiError, Error, chain, limited, within},
 };
 use crate::{
     api::{
@@ -30,6 +30,7 @@ pub async fn status(
     context: &Context,
     request: &AccessRequest,
     status: &AccessRequestStatus,
+    limit: Duration,
 ) -> Result<AccessRequest, ApiError> {
     let namespace = request.namespace().unwrap_or_default();
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &namespace);
@@ -40,7 +41,7 @@ pub async fn status(
         "status": status,
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    limited(api.patch_status(&request.name_any(), &params, &Patch::Apply(patch))).await
+    within(limit, api.patch_status(&request.name_any(), &params, &Patch::Apply(patch))).await
 }
 
 /// Puts our finalizer on, or takes it off; answers with what is stored then.
