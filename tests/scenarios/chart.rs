@@ -1,0 +1,414 @@
+//! The chart as helm renders it, and what the API server makes of the CRDs and the examples. Nothing is left behind:
+//! objects are only sent as server-side dry runs, or deleted at once.
+#![allow(clippy::expect_used, clippy::panic, reason = "whatever goes wrong fails the test")]
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use hallpass::{
+    config::Config,
+    guard::{Guard, OBJECTS},
+};
+use kube::{
+    Client,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::{Value, json};
+
+const MUTATING: &str = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy";
+
+fn stack() -> Value {
+    let file =
+        std::env::var("HALLPASS_STACK").expect("HALLPASS_STACK is the stack.json of running servers: dev/scenarios");
+    serde_json::from_str(&fs::read_to_string(file).expect("stack.json")).expect("JSON")
+}
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs a tool of the stack with this standard input; what it wrote, and whether it succeeded.
+fn run(tool: &str, kubeconfig: &Value, arguments: &[&str], input: &str) -> (bool, String) {
+    let stack = stack();
+    let program = stack[tool].as_str().expect("a path in stack.json");
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig.as_str().expect("a path in stack.json"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect(program);
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("standard input");
+    let Output { status, stdout, stderr } = child.wait_with_output().expect(program);
+    (status.success(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+}
+
+fn kubectl(arguments: &[&str], input: &str) -> (bool, String) {
+    run("kubectl", &stack()["kubeconfig"], arguments, input)
+}
+
+/// `helm template`, of a release `rel` in the namespace `access`, with a file of values and further arguments.
+fn template(values: &str, arguments: &[&str]) -> (bool, String) {
+    let chart = project("charts/hallpass");
+    let mut all = vec!["template", "rel", chart.to_str().expect("UTF-8"), "--namespace", "access", "--values", "-"];
+    all.extend(arguments);
+    run("helm", &stack()["kubeconfig"], &all, values)
+}
+
+fn example(file: &str) -> String {
+    fs::read_to_string(project("examples").join(file)).expect(file)
+}
+
+fn parsed(file: &str) -> Value {
+    serde_saphyr::from_str(&example(file)).expect(file)
+}
+
+fn rendered(values: &str, arguments: &[&str]) -> Vec<Value> {
+    let (done, text) = template(values, arguments);
+    assert!(done, "{text}");
+    serde_saphyr::from_multiple(&text).expect(&text)
+}
+
+fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+#[test]
+fn the_example_values_make_a_chart_that_the_operator_accepts() {
+    let values = example("helm-values.yaml");
+    let chart = project("charts/hallpass");
+    let (done, text) = run(
+        "helm",
+        &stack()["kubeconfig"],
+        &["lint", "--strict", chart.to_str().expect("UTF-8"), "--values", "-"],
+        &values,
+    );
+    assert!(done, "{text}");
+
+    let objects = rendered(&values, &["--set", "serviceAccount.name=op", "--api-versions", MUTATING]);
+    for object in OBJECTS {
+        let (kind, name) = object.split_once(' ').expect("kind and name");
+        let object = find(&objects, kind, name);
+        if kind == "CustomResourceDefinition" {
+            assert_eq!(object["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{name}");
+        }
+        if kind.ends_with("Policy") {
+            assert!(
+                object.to_string().contains("'system:serviceaccount:access:op'"),
+                "{name} does not name the operator"
+            );
+        }
+    }
+    assert!(objects.iter().all(|object| !object.to_string().contains("hallpass-system")), "a namespace is hard-coded");
+
+    let config = find(&objects, "ConfigMap", "hallpass")["data"]["hallpass.yaml"].as_str().expect("a file");
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("hallpass.yaml");
+    fs::write(&file, config).expect("write");
+    let config = Config::load(&file).expect("a configuration that the operator reads");
+    let realm = &config.realms[0];
+    assert_eq!((realm.name.as_str(), realm.identity.username_prefix.as_str()), ("prod", "oidc:"));
+    // What the configuration names is what the Pod mounts.
+    let pod = &find(&objects, "Deployment", "hallpass")["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "op");
+    let sources = &pod["volumes"][1]["projected"]["sources"];
+    let mount = pod["containers"][0]["volumeMounts"][1]["mountPath"].as_str().expect("a path");
+    for (file, source, name) in [
+        (Some(&realm.auth.client_secret_file), &sources[0]["secret"], "hallpass-prod"),
+        (realm.ca_file.as_ref(), &sources[1]["configMap"], "internal-ca"),
+    ] {
+        assert_eq!(source["name"], name);
+        let path = source["items"][0]["path"].as_str().expect("a path");
+        assert_eq!(file, Some(&Path::new(mount).join(path)));
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_in_plain_words() {
+    let values = example("helm-values.yaml");
+    let edited = |from: &str, to: &str| {
+        assert!(values.contains(from), "{from}");
+        values.replace(from, to)
+    };
+    let secret = "clientSecretRef: {name: hallpass-prod, key: client-secret}";
+    for (values, words) in [
+        (String::new(), "no realms are configured: list at least one Keycloak realm in `realms`"),
+        (edited("\npeople:", "\nreplicas: 2\npeople:"), "replicas is 2, but must be 0 or 1"),
+        (edited("\npeople:", "\nreplica: 1\npeople:"), "additional properties 'replica' not allowed"),
+        (edited("    clientId: hallpass\n", ""), "realms[0] (prod): auth.clientId is missing"),
+        (edited(secret, ""), "realms[0] (prod): set one of auth.clientSecretRef {name, key} and auth.clientSecretFile"),
+        (
+            edited(secret, &format!("{secret}\n    clientSecretFile: /x")),
+            "realms[0] (prod): set one of auth.clientSecretRef",
+        ),
+        (
+            edited("  realm: acme", "  realm: acme\n  caFile: /x"),
+            "realms[0] (prod): set caConfigMapRef or caFile, not both",
+        ),
+        (
+            edited(
+                "\npeople:",
+                "\n- {name: prod, url: 'https://x', realm: other, auth: {clientId: a, clientSecretFile: /b}}\npeople:",
+            ),
+            "realms[1] (prod): another realm has this name",
+        ),
+        (edited("usernamePrefix", "userPrefix"), "additional properties 'userPrefix' not allowed"),
+        (
+            edited("url: https://sso.example.com", "url: sso.example.com"),
+            "at '/realms/0/url': 'sso.example.com' does not match pattern",
+        ),
+        (
+            edited("Group, name: \"oidc:/payments\"", "Team, name: x"),
+            "at '/people/subjects/0/kind': value must be one of 'User', 'Group', 'ServiceAccount'",
+        ),
+        (
+            edited("kind: Group, name: \"oidc:/payments\"", "kind: ServiceAccount, name: \"oidc:/payments\""),
+            "people.subjects: ServiceAccount oidc:/payments: a ServiceAccount needs a namespace",
+        ),
+    ] {
+        let (done, text) = template(&values, &[]);
+        assert!(!done && text.contains(words), "{words:?} is missing in: {text}\nfor the values\n{values}");
+    }
+}
+
+#[test]
+fn the_pod_satisfies_the_restricted_pod_security_standard() {
+    // The API server warns about a Deployment whose Pods a namespace would refuse.
+    let namespace = format!("hallpass-chart-{}", std::process::id());
+    let object = json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/warn": "restricted"}}});
+    let (done, text) = kubectl(&["create", "-f", "-"], &object.to_string());
+    assert!(done, "{text}");
+    let (_, deployment) = template(
+        &example("helm-values.yaml"),
+        &["--namespace", &namespace, "--show-only", "templates/deployment.yaml"],
+    );
+    let answer = kubectl(&["create", "--dry-run=server", "-f", "-"], &deployment);
+    let control = kubectl(
+        &["create", "--dry-run=server", "-f", "-"],
+        &deployment.replace("runAsNonRoot: true", "runAsNonRoot: false"),
+    );
+    kubectl(&["delete", "namespace", "--wait=false", &namespace], "");
+    assert!(answer.0 && !answer.1.contains("violate"), "{}", answer.1);
+    assert!(control.1.contains("violate"), "without runAsNonRoot there is no warning: {}", control.1);
+}
+
+#[tokio::test]
+async fn what_is_installed_is_in_force_as_the_operator_sees_it() {
+    let kubeconfig = &stack()["operator"]["kubeconfig"];
+    let (done, me) = run("kubectl", kubeconfig, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"], "");
+    assert!(done, "{me}");
+    let config = Kubeconfig::read_from(kubeconfig.as_str().expect("a path")).expect("a kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a context");
+    let guard = Guard::new(Client::try_from(config).expect("a client"), &me).expect("a service account");
+    let in_force = guard.check().await.expect("in force");
+    assert!(in_force.stamp, "this API server knows MutatingAdmissionPolicies");
+}
+
+#[test]
+fn the_operator_may_do_what_it_does_and_nothing_else() {
+    let kubeconfig = &stack()["operator"]["kubeconfig"];
+    for (may, what) in [
+        (true, "list accessrequests.hallpass.dev --all-namespaces"),
+        (true, "patch accessrequests.hallpass.dev --all-namespaces"),
+        (true, "patch accessrequests.hallpass.dev --subresource=status --all-namespaces"),
+        (true, "watch accesspolicies.hallpass.dev"),
+        (true, "patch accesspolicies.hallpass.dev --subresource=status"),
+        (true, "create events.events.k8s.io --all-namespaces"),
+        (true, "get validatingadmissionpolicies.admissionregistration.k8s.io/hallpass-identity"),
+        (true, "get customresourcedefinitions.apiextensions.k8s.io/accessrequests.hallpass.dev"),
+        (false, "update accesspolicies.hallpass.dev"),
+        (false, "patch accesspolicies.hallpass.dev"),
+        (false, "patch validatingadmissionpolicies.admissionregistration.k8s.io/hallpass-identity"),
+        (false, "list validatingadmissionpolicies.admissionregistration.k8s.io"),
+        (false, "create clusterrolebindings.rbac.authorization.k8s.io"),
+        (false, "get secrets --all-namespaces"),
+        (false, "impersonate users"),
+    ] {
+        let arguments: Vec<_> = ["auth", "can-i"].into_iter().chain(what.split(' ')).collect();
+        let (yes, text) = run("kubectl", kubeconfig, &arguments, "");
+        assert_eq!(yes, may, "{what}: {text}");
+    }
+    // Whoever may work with AccessRequests at all may include the operator's account: what it may do to them, the role says.
+    let objects = rendered(&example("helm-values.yaml"), &[]);
+    assert_eq!(
+        find(&objects, "ClusterRole", "hallpass")["rules"][0],
+        json!({"apiGroups": ["hallpass.dev"], "resources": ["accessrequests"], "verbs": ["get", "list", "watch", "patch"]})
+    );
+}
+
+#[test]
+fn the_api_server_accepts_the_examples() {
+    for file in ["namespace.yaml", "policy.yaml", "policy-automatic.yaml", "policy-two-stages.yaml"] {
+        let (done, text) = kubectl(&["apply", "--dry-run=server", "-f", "-"], &example(file));
+        assert!(done && !text.contains("Warning"), "{file}: {text}");
+    }
+    // With the name of its own, the policy of the example is not there: nothing but the request itself is looked at.
+    let request = example("request.yaml").replace("policyName: payments-oncall", "policyName: not-there");
+    let (done, text) = kubectl(&["--context", "alice", "create", "--dry-run=server", "-f", "-"], &request);
+    assert!(done && !text.contains("Warning"), "{text}");
+    let nameless = request.replace("  requester:", "  # requester:");
+    let (done, text) =
+        kubectl(&["--context", "alice", "create", "--dry-run=server", "-o", "yaml", "-f", "-"], &nameless);
+    assert!(done && text.contains("requester: oidc:alice"), "the API server fills in the requester: {text}");
+}
+
+/// One edit of an example, and what the API server must answer.
+fn refusals(file: &str, edits: &[(&str, Value, &str)]) {
+    for (pointer, value, words) in edits {
+        let mut object = parsed(file);
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        match object.pointer_mut(parent).expect(pointer) {
+            Value::Array(list) => list[key.parse::<usize>().expect(pointer)] = value.clone(),
+            parent if value.is_null() => drop(parent.as_object_mut().expect(pointer).remove(key)),
+            parent => parent[key] = value.clone(),
+        }
+        let (done, text) = kubectl(&["create", "--dry-run=server", "-f", "-"], &object.to_string());
+        assert!(!done && text.contains(words), "{pointer} = {value}\n  wanted: {words}\n  got: {text}");
+        assert!(
+            !text.contains("CEL") && !text.contains("conversion error"),
+            "{pointer} = {value}: not for people: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_policy_is_refused_with_the_field_and_what_would_be_right() {
+    let duration = |path: &str, value: &str| {
+        format!("{path}: Invalid value: \"{value}\": must be a duration between 5s and 720h, as 30s or 1h30m")
+    };
+    let one_kind = "spec.grants[0]: Invalid value: a grant names exactly one of realmRole, clientRole and group";
+    let approval = "spec.approval: Invalid value: name at least one stage, or say automatic: true, and not both";
+    let label = |path: &str, value: &str| {
+        format!("{path}: Invalid value: \"{value}\": must be lower-case letters, digits and dashes")
+    };
+    let account = "spec.requesters[0]: Invalid value: a ServiceAccount needs a namespace; a User or Group has none";
+    refusals(
+        "policy.yaml",
+        &[
+            ("/metadata/name", json!("a".repeat(64)), "the name of an AccessPolicy has at most 63 characters"),
+            ("/spec/realn", json!("prod"), "unknown field \"spec.realn\""),
+            ("/spec/realm", json!(null), "spec.realm: Required value"),
+            ("/spec/realm", json!(""), "spec.realm in body should be at least 1 chars long"),
+            ("/spec/grants", json!([]), "spec.grants in body should have at least 1 items"),
+            ("/spec/grants/1/name", json!("admin"), "spec.grants[1]: Duplicate value: {\"name\":\"admin\"}"),
+            ("/spec/grants/0/group", json!("/x"), one_kind),
+            ("/spec/grants/0/realmRole", json!(null), one_kind),
+            ("/spec/grants/0/name", json!("Admin"), &label("spec.grants[0].name", "Admin")),
+            (
+                "/spec/grants/2/group",
+                json!("oncall"),
+                "spec.grants[2].group: Invalid value: \"oncall\": must be the full path of a group, as /oncall/payments",
+            ),
+            (
+                "/spec/requesters/0/kind",
+                json!("group"),
+                "spec.requesters[0].kind: Unsupported value: \"group\": supported values: \"User\", \"Group\", \"ServiceAccount\"",
+            ),
+            ("/spec/requesters/0/kind", json!("ServiceAccount"), account),
+            ("/spec/requesters/0/namespace", json!("ci"), account),
+            ("/spec/namespaces", json!(["a", "a"]), "spec.namespaces[1]: Duplicate value: \"a\""),
+            ("/spec/duration", json!(null), "spec.duration: Required value"),
+            ("/spec/duration/max", json!(null), "spec.duration.max: Required value"),
+            (
+                "/spec/duration/default",
+                json!("9h"),
+                "spec.duration.default: Invalid value: must not be longer than duration.max",
+            ),
+            ("/spec/duration/max", json!("1s"), &duration("spec.duration.max", "1s")),
+            ("/spec/duration/max", json!("721h"), &duration("spec.duration.max", "721h")),
+            ("/spec/duration/max", json!("1d"), &duration("spec.duration.max", "1d")),
+            ("/spec/duration/max", json!("9999999h"), &duration("spec.duration.max", "9999999h")),
+            ("/spec/approval/timeout", json!("1 hour"), &duration("spec.approval.timeout", "1 hour")),
+            (
+                "/spec/reason/pattern",
+                json!("INC-["),
+                "spec.reason.pattern: Invalid value: \"string\": error parsing regexp: missing closing ]",
+            ),
+            ("/spec/approval", json!(null), approval),
+            ("/spec/approval/stages", json!(null), approval),
+            ("/spec/approval/automatic", json!(true), approval),
+            ("/spec/approval/stages/0/name", json!("Lead"), &label("spec.approval.stages[0].name", "Lead")),
+            (
+                "/spec/approval/stages/0/name",
+                json!("a".repeat(41)),
+                "spec.approval.stages[0].name: Too long: may not be more than 40 bytes",
+            ),
+            (
+                "/spec/approval/stages/0/required",
+                json!(0),
+                "spec.approval.stages[0].required in body should be greater than or equal to 1",
+            ),
+            (
+                "/spec/approval/stages/0/approvers",
+                json!([]),
+                "spec.approval.stages[0].approvers in body should have at least 1 items",
+            ),
+            (
+                "/spec/approval/stages/0/approvers/0/kind",
+                json!("ServiceAccount"),
+                "supported values: \"User\", \"Group\"",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_wrong_request_is_refused_with_the_field_and_what_would_be_right() {
+    let duration = |value: &str| {
+        format!("spec.duration: Invalid value: \"{value}\": must be a duration between 5s and 720h, as 30s or 1h30m")
+    };
+    refusals(
+        "request.yaml",
+        &[
+            ("/spec/requestor", json!("oidc:alice"), "unknown field \"spec.requestor\""),
+            ("/spec/policyName", json!(null), "spec.policyName: Required value"),
+            ("/spec/policyName", json!("a".repeat(64)), "spec.policyName: Too long: may not be more than 63 bytes"),
+            ("/spec/grants", json!(["a", "a"]), "spec.grants[1]: Duplicate value: \"a\""),
+            ("/spec/duration", json!("1s"), &duration("1s")),
+            ("/spec/duration", json!("2 hours"), &duration("2 hours")),
+            ("/spec/duration", json!("9999999h"), &duration("9999999h")),
+            ("/spec/duration", json!(30), "spec.duration in body must be of type string: \"integer\""),
+            (
+                "/spec/reason",
+                json!("INC-1\nApproved by security"),
+                "spec.reason: Invalid value: \"INC-1\\nApproved by security\": reason is one line of plain text",
+            ),
+            ("/spec/reason", json!("INC-1 \u{202e}txt"), "reason is one line of plain text"),
+            ("/spec/notBefore", json!("tomorrow"), "spec.notBefore in body must be of type date-time: \"tomorrow\""),
+            (
+                "/spec/preApproved",
+                json!(true),
+                "spec.preApproved: Invalid value: preApproved needs submittedBy and an absolute window (notBefore and notAfter)",
+            ),
+        ],
+    );
+    let mut backwards = parsed("request.yaml");
+    backwards["spec"]["notBefore"] = json!("2030-01-02T00:00:00Z");
+    backwards["spec"]["notAfter"] = json!("2030-01-01T00:00:00Z");
+    let (done, text) = kubectl(&["create", "--dry-run=server", "-f", "-"], &backwards.to_string());
+    assert!(!done && text.contains("spec.notAfter: Invalid value: must be later than notBefore"), "{text}");
+}
+
+/// Needs an object that is there, but not for long: nobody has a policy of this name, and the operator may not be running.
+#[test]
+fn the_spec_of_a_request_never_changes() {
+    let mut request = parsed("request.yaml");
+    request["metadata"]["name"] = json!(format!("chart-{}", std::process::id()));
+    request["spec"]["policyName"] = json!("not-there");
+    let (done, text) = kubectl(&["--context", "alice", "create", "-f", "-"], &request.to_string());
+    assert!(done, "{text}");
+    request["spec"]["duration"] = json!("8h");
+    let changed = kubectl(&["--context", "alice", "apply", "--dry-run=server", "-f", "-"], &request.to_string());
+    kubectl(&["delete", "--wait=false", "-f", "-"], &request.to_string());
+    assert!(
+        !changed.0 && changed.1.contains("spec: Invalid value: spec is immutable; create a new AccessRequest"),
+        "{}",
+        changed.1
+    );
+}
