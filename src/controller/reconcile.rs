@@ -184,6 +184,7 @@ impl Context {
     }
 }
 
-fn until(time: Timestamp) -> Duration {
+/// From now to a time; nothing if it has passed.
+pub fn until(time: Timestamp) -> Duration {
     Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use super::{Context, Error, Index, Locks, Realm, policies, reconcile};
 use crate::{
     api::{AccessPolicy, AccessRequest, FIELD_MANAGER},
+    domain::Request,
     guard::Guard,
     metrics::Metrics,
 };
@@ -82,7 +84,7 @@ pub async fn run<F: Future<Output = ()>>(
 
     let policy_loop = applier(
         |policy, context| Box::pin(policies::reconcile(policy, context)),
-        |policy, error, context| failed(&context, "policy", policy.as_ref(), error),
+        |policy, error, context| failed(&context, "policy", policy.as_ref(), error, None),
         context.clone(),
         policies.clone(),
         request_stop(policy_queue, stop.clone()),
@@ -94,7 +96,11 @@ pub async fn run<F: Future<Output = ()>>(
         let _ = policies.wait_until_ready().await;
         applier(
             |request, context| Box::pin(reconcile::reconcile(request, context)),
-            |request, error, context| failed(&context, "request", request.as_ref(), error),
+            |request, error, context| {
+                // Whatever failed, what falls due is looked at in time.
+                let due = Request::parse(&request).deadline().filter(|deadline| *deadline > Timestamp::now());
+                failed(&context, "request", request.as_ref(), error, due)
+            },
             context.clone(),
             requests.clone(),
             request_stop(request_queue, stop.clone()),
@@ -199,16 +205,17 @@ async fn look_after(context: &Context) {
     future::join(guard, future::join_all(realms)).await;
 }
 
-fn failed<K: Resource<DynamicType = ()>>(context: &Context, kind: &str, object: &K, error: &Error) -> Action {
+fn failed<K: Resource<DynamicType = ()>>(
+    context: &Context,
+    kind: &str,
+    object: &K,
+    error: &Error,
+    due: Option<Timestamp>,
+) -> Action {
     let wait = context.retry_after(object.meta().uid.as_deref().unwrap_or_default());
-    tracing::warn!(
-        kind,
-        name = object.name_any(),
-        namespace = object.namespace(),
-        error = error.chain(),
-        ?wait,
-        "trying again"
-    );
+    let wait = due.map_or(wait, |due| wait.min(reconcile::until(due)));
+    let (name, namespace) = (object.name_any(), object.namespace());
+    tracing::warn!(kind, name, namespace, error = error.chain(), ?wait, "trying again");
     Action::requeue(wait)
 }
 

@@ -195,7 +195,8 @@ impl Transport {
         }
         match timeout_at(deadline, self.send(request, token)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(request.unanswered(format!("no answer within {} ms", limit.as_millis()))),
+            // Without the time that was left: the same failure reads the same each time, so that it is written once.
+            Err(_) => Err(request.unanswered(format!("{}: no answer within the time limit", self.tokens.server))),
         }
     }
 
