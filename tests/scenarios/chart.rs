@@ -245,7 +245,8 @@ fn the_operator_may_do_what_it_does_and_nothing_else() {
 #[test]
 fn the_api_server_accepts_the_examples() {
     for file in ["namespace.yaml", "policy.yaml", "policy-automatic.yaml", "policy-two-stages.yaml"] {
-        let (done, text) = kubectl(&["apply", "--dry-run=server", "-f", "-"], &example(file));
+        let (done, text) =
+            kubectl(&["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"], &example(file));
         assert!(done && !text.contains("Warning"), "{file}: {text}");
     }
     // With the name of its own, the policy of the example is not there: nothing but the request itself is looked at.
