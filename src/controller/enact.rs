@@ -56,10 +56,10 @@ impl Context {
         let target = unpinned(target);
         match effect {
             Effect::Map(_) => realm.keycloak.map(user_id, &target).await.map(|()| OutcomeResult::Mapped).map_err(words),
-            Effect::Confirm(_) => match realm.keycloak.has(user_id, &target).await.map_err(words)? {
-                true => Ok(OutcomeResult::Mapped),
-                false => Ok(OutcomeResult::Missing),
-            },
+            Effect::Confirm(_) => {
+                let there = realm.keycloak.has(user_id, &target).await.map_err(words)?;
+                Ok(if there { OutcomeResult::Mapped } else { OutcomeResult::Missing })
+            }
             Effect::Unmap(_) => {
                 let removal = realm.keycloak.unmap(user_id, &target, realm_id).await.map_err(words)?;
                 tracing::debug!(user = user_id, target = %target, ?removal, "removed");

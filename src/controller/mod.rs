@@ -121,9 +121,7 @@ impl Context {
         if *last != state {
             match &state {
                 Ok(()) => tracing::info!("the admission policies are in force"),
-                Err(why) => {
-                    tracing::error!(why, "the admission policies are not in force: nothing is granted or counted")
-                }
+                Err(why) => tracing::error!(why, "the admission policies are not in force"),
             }
         }
         *last = state;

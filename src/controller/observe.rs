@@ -6,7 +6,7 @@ use super::{
     Context,
     error::Error,
     policies::{Depth, Seen},
-    realm::{Realm, pinned},
+    realm::{GroupIds, Realm, pinned},
 };
 use crate::{
     api::Phase,
@@ -67,7 +67,7 @@ impl Context {
         let depth = match request.phase() {
             // What ends anyhow does not wait for a policy that cannot be read.
             Some(phase) if phase.is_final() || phase == Phase::Revoking || ending => {
-                return Ok(Seen { view: PolicyView::Absent, groups: Default::default() });
+                return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new() });
             }
             _ if needs.targets => Depth::Everything,
             _ if !needs.people.is_empty() => Depth::Membership,
@@ -115,9 +115,7 @@ impl Context {
     }
 }
 
-/// A fresh random word.
+/// A fresh random word of 48 bits.
 fn ballot() -> Result<String, Error> {
-    let mut bytes = [0_u8; 6];
-    getrandom::fill(&mut bytes).map_err(Error::Random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:012x}", getrandom::u64().map_err(Error::Random)? >> 16))
 }

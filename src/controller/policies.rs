@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// For how long what Keycloak said about a policy is good enough for a request that waits. At activation it is asked again.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 /// A policy that stands is looked at again after this long: roles can be deleted and renamed behind it.
-const RECHECK: Duration = Duration::from_secs(300);
+const RECHECK: Duration = Duration::from_mins(5);
 /// A policy that does not stand because of something outside of it is looked at again after this long.
 const RETRY: Duration = Duration::from_secs(15);
 

@@ -31,7 +31,7 @@ const LOOK_AT_GUARD: Duration = Duration::from_secs(15);
 /// How often a realm is tried in which the operator cannot work.
 const TRY_REALM: Duration = Duration::from_secs(5);
 /// How often a realm is tested in which it can.
-const TEST_REALM: Duration = Duration::from_secs(300);
+const TEST_REALM: Duration = Duration::from_mins(5);
 
 /// Runs both controllers until `stop` says so. `serve` is given the context once it is there.
 pub async fn run<F: Future<Output = ()>>(
@@ -65,7 +65,7 @@ pub async fn run<F: Future<Output = ()>>(
         .inspect_ok(move |policy| drop(tell.send(policy.name_any())));
     let other_policies = {
         let policies = policies.clone();
-        listen(policy_news.subscribe()).flat_map(move |_| stream::iter(references(policies.state())))
+        listen(policy_news.subscribe()).flat_map(move |_| stream::iter(references(&policies.state())))
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
@@ -77,7 +77,7 @@ pub async fn run<F: Future<Output = ()>>(
             let concerned = requests.state_filter(|request| {
                 request.spec.policy_name == name.as_deref().unwrap_or(&request.spec.policy_name)
             });
-            stream::iter(references(concerned))
+            stream::iter(references(&concerned))
         })
     };
     let request_queue = stream::select(request_changes, of_policy.map(Ok));
@@ -90,7 +90,10 @@ pub async fn run<F: Future<Output = ()>>(
         request_stop(policy_queue, stop.clone()),
         Config::default(),
     )
-    .for_each(|done| future::ready(finished(&context, "policy", &done)));
+    .for_each(|done| {
+        finished(&context, "policy", &done);
+        future::ready(())
+    });
     let request_loop = async {
         // A policy that the cache does not have yet is not a policy that was deleted.
         let _ = policies.wait_until_ready().await;
@@ -106,7 +109,10 @@ pub async fn run<F: Future<Output = ()>>(
             request_stop(request_queue, stop.clone()),
             Config::default(),
         )
-        .for_each(|done| future::ready(finished(&context, "request", &done)))
+        .for_each(|done| {
+            finished(&context, "request", &done);
+            future::ready(())
+        })
         .await;
     };
     let background = async {
@@ -168,7 +174,7 @@ fn listen(news: tokio::sync::broadcast::Receiver<String>) -> impl Stream<Item = 
     })
 }
 
-fn references<K: Resource<DynamicType = ()>>(objects: Vec<Arc<K>>) -> Vec<ObjectRef<K>> {
+fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<ObjectRef<K>> {
     objects.iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect()
 }
 

@@ -455,5 +455,6 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         hash.update(part.unwrap_or_default());
         hash.update([0]);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let hash = hash.finalize();
+    hash.as_chunks().0.iter().map(|word| format!("{:016x}", u64::from_be_bytes(*word))).collect::<Vec<_>>().concat()
 }

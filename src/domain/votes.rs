@@ -64,7 +64,7 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
     let mut unknown = None;
     let mut denied: Option<Denial> = None;
     // People who approved, with the stages in which they did.
-    let mut approvers: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut yes: Vec<(String, Vec<usize>)> = Vec::new();
     for i in 0..votes.len() {
         let vote = &mut votes[i];
         vote.counted = false;
@@ -76,9 +76,9 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
                     vote.counted = true;
                     denied.get_or_insert(Denial { by: vote.by.clone(), stage: vote.stage.clone() });
                 } else {
-                    match approvers.iter_mut().find(|(id, _)| *id == person.id) {
+                    match yes.iter_mut().find(|(id, _)| *id == person.id) {
                         Some((_, in_stages)) => in_stages.push(stage),
-                        None => approvers.push((person.id.clone(), vec![stage])),
+                        None => yes.push((person.id.clone(), vec![stage])),
                     }
                 }
             }
@@ -90,9 +90,9 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
         }
     }
     let required: Vec<usize> = stages.iter().map(|stage| stage.required).collect();
-    let voters: Vec<Vec<usize>> = approvers.iter().map(|(_, in_stages)| in_stages.clone()).collect();
-    let places = place(&voters, &required);
-    count_placed(&mut votes, stages, &approvers, &places);
+    let choices: Vec<Vec<usize>> = yes.iter().map(|(_, in_stages)| in_stages.clone()).collect();
+    let places = place(&choices, &required);
+    count_placed(&mut votes, stages, &yes, &places);
     let open = stages.iter().enumerate().filter_map(|(i, stage)| {
         let missing = stage.required - places.iter().filter(|place| **place == Some(i)).count();
         (missing > 0).then(|| OpenStage {
@@ -146,12 +146,12 @@ fn judge<'a>(vote: &Vote, ballot: Ballot<'_>, stages: &[Stage], people: &'a Peop
 }
 
 /// Marks as counted one vote of each person, in the stage where that person was placed.
-fn count_placed(votes: &mut [Vote], stages: &[Stage], approvers: &[(String, Vec<usize>)], places: &[Option<usize>]) {
+fn count_placed(votes: &mut [Vote], stages: &[Stage], yes: &[(String, Vec<usize>)], places: &[Option<usize>]) {
     let mut used: Vec<&str> = Vec::new();
     for vote in votes.iter_mut().filter(|vote| vote.decision == VoteDecision::Approve && vote.why.is_none()) {
-        let Some(voter) = approvers.iter().position(|(id, _)| vote.user_id.as_ref() == Some(id)) else { continue };
-        let id = approvers[voter].0.as_str();
-        vote.why = match places[voter].map(|stage| stages[stage].name.as_str()) {
+        let Some(person) = yes.iter().position(|(id, _)| vote.user_id.as_ref() == Some(id)) else { continue };
+        let id = yes[person].0.as_str();
+        vote.why = match places[person].map(|stage| stages[stage].name.as_str()) {
             None => Some(format!("stage {} has enough approvals", vote.stage)),
             Some(stage) if stage != vote.stage => Some(format!("this person counts in stage {stage}")),
             Some(_) if used.contains(&id) => Some("this person has voted already".into()),

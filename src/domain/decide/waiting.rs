@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long a request waits for its policy to appear.
-const POLICY_WAIT: Duration = Duration::from_secs(60);
+const POLICY_WAIT: Duration = Duration::from_mins(1);
 /// Admission policies bite about a second after they were written (kube-apiserver 1.37.1): what is older than this much
 /// after that may be forged.
 const ENFORCEMENT_DELAY: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
     }
     draft.pin(policy, &subject);
     match &policy.approval {
-        Approval::Automatic => draft.is_approved(policy, format!("policy {} (automatic)", policy.name)),
+        Approval::Automatic => draft.becomes_approved(policy, format!("policy {} (automatic)", policy.name)),
         Approval::Stages(stages) => {
             let tally = draft.count(stages, &subject.id);
             draft.counted(policy, &tally)
@@ -223,7 +223,7 @@ enum Answer {
     Unknown(String),
 }
 
-impl<'a> Draft<'a> {
+impl Draft<'_> {
     /// Stays where it is, for a reason that will pass.
     fn waits(self, phase: Phase, reason: &Reason, until: Option<Timestamp>) -> Decision {
         let until = earliest([until, self.request.not_after]);
@@ -293,7 +293,7 @@ impl<'a> Draft<'a> {
         }
         if tally.is_approved() {
             let by = tally.approved_by();
-            return self.is_approved(policy, by);
+            return self.becomes_approved(policy, by);
         }
         let limit = later(self.request.created, policy.timeout);
         if limit <= self.now {
@@ -335,7 +335,7 @@ impl<'a> Draft<'a> {
         format!("{}. To approve: {}", missing(open), commands.collect::<Vec<_>>().join(" ; or: "))
     }
 
-    fn is_approved(mut self, policy: &Policy, by: String) -> Decision {
+    fn becomes_approved(mut self, policy: &Policy, by: String) -> Decision {
         self.status.approved_by = Some(by);
         self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
         let start = self.request.not_before.filter(|start| *start > self.now);
