@@ -13,9 +13,9 @@ use super::{Person, duration, votes};
 use crate::api;
 
 /// Default of `spec.approval.timeout`.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+const DEFAULT_TIMEOUT: Duration = Duration::from_hours(24);
 /// Default of `spec.duration.default`, unless the maximum is smaller.
-const DEFAULT_DURATION: Duration = Duration::from_secs(3600);
+const DEFAULT_DURATION: Duration = Duration::from_hours(1);
 /// The group that everybody is in who leads to a Keycloak user.
 pub const EVERYBODY: &str = "system:authenticated";
 
@@ -379,7 +379,7 @@ fn parse_approval(approval: &api::Approval, problems: &mut Problems) -> Approval
     match (automatic, stages.is_empty()) {
         (true, true) => return Approval::Automatic,
         (true, false) => {
-            problems.add(ProblemReason::Invalid, "spec.approval: automatic: true and stages exclude each other")
+            problems.add(ProblemReason::Invalid, "spec.approval: automatic: true and stages exclude each other");
         }
         (false, true) => {
             problems.add(ProblemReason::Invalid, "spec.approval: name at least one stage, or say automatic: true");
@@ -455,6 +455,5 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         hash.update(part.unwrap_or_default());
         hash.update([0]);
     }
-    let hash = hash.finalize();
-    hash.as_chunks().0.iter().map(|word| format!("{:016x}", u64::from_be_bytes(*word))).collect::<Vec<_>>().concat()
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -65,8 +65,7 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
     let mut denied: Option<Denial> = None;
     // People who approved, with the stages in which they did.
     let mut yes: Vec<(String, Vec<usize>)> = Vec::new();
-    for i in 0..votes.len() {
-        let vote = &mut votes[i];
+    for vote in &mut votes {
         vote.counted = false;
         match judge(vote, ballot, stages, people) {
             Judgement::Counts { stage, person } => {
