@@ -1,0 +1,25 @@
+//! What people do, on the real API server and the real Keycloak of a stack that `dev/scenarios` brings up. One binary:
+//! the scenarios share the servers and run side by side, each in a [`world::World`] of its own.
+#![allow(missing_docs, unreachable_pub, reason = "a binary of tests")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "whatever goes wrong fails the test")]
+
+#[path = "scenarios/chart.rs"]
+mod chart;
+#[path = "scenarios/giving.rs"]
+mod giving;
+#[path = "scenarios/keycloak.rs"]
+mod keycloak;
+#[path = "scenarios/keycloak_admin.rs"]
+mod keycloak_admin;
+#[path = "scenarios/people.rs"]
+mod people;
+#[path = "scenarios/policy.rs"]
+mod policy;
+#[path = "scenarios/realms.rs"]
+mod realms;
+#[path = "scenarios/report.rs"]
+mod report;
+#[path = "scenarios/request.rs"]
+mod request;
+#[path = "scenarios/world.rs"]
+mod world;

@@ -1,0 +1,283 @@
+//! The world of one scenario: a namespace, people, roles and policies of its own on the shared servers.
+//!
+//! ```ignore
+//! let w = World::new().await;                         // World::alone() when the operator is stopped or broken
+//! let alice = w.person("alice").await;                // a Keycloak user; signs in when she first does something
+//! let bob = w.person("bob").await;
+//! let role = w.keycloak.realm_role("admin").await;
+//! let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).stage("lead", 1, [&bob]).ready().await;
+//! let request = alice.asks(&policy).lasting("8s").create().await.unwrap();
+//! request.reaches(Phase::Pending).await;
+//! bob.approves(&request, "lead").await.unwrap();
+//! request.reaches(Phase::Active).await;
+//! assert!(w.keycloak.has(&alice.user, &role).await);
+//! w.clean_up().await;
+//! ```
+//! A scenario that panics prints its requests, policies, Events, what the operator said about them, and what Keycloak
+//! says about its people.
+#![allow(dead_code, reason = "each scenario needs another part")]
+
+use std::{
+    env, fs,
+    ops::Deref,
+    path::PathBuf,
+    process::Output,
+    sync::{Arc, LazyLock, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use hallpass::api::{AccessPolicy, AccessRequest};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+    config::{Config, KubeConfigOptions, Kubeconfig},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    process::Command,
+    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+};
+
+use crate::{
+    keycloak_admin::{self, Admin, unique},
+    people::Person,
+    policy::PolicyBuilder,
+    realms,
+    report::Report,
+};
+
+/// How long a scenario waits for what must happen. Far more than it takes: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+/// How often a scenario looks whether it has happened.
+pub const GLANCE: Duration = Duration::from_millis(100);
+
+/// The running stack, as `stack.json` describes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stack {
+    pub api_server: String,
+    pub kubeconfig: PathBuf,
+    pub ca_file: PathBuf,
+    pub kubectl: PathBuf,
+    pub dev: PathBuf,
+    pub operator: Operator,
+}
+
+/// The operator of the stack.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Operator {
+    pub binary: PathBuf,
+    pub kubeconfig: PathBuf,
+    pub config: PathBuf,
+    pub url: String,
+    pub log: PathBuf,
+}
+
+impl Stack {
+    pub fn load() -> Self {
+        let file = env::var("HALLPASS_STACK").expect("HALLPASS_STACK names the stack.json of `dev/dev up`");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    /// A client of the administrator. Made anew for each test: connections belong to the test's runtime.
+    pub async fn admin(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("the stack's kubeconfig");
+        let options = KubeConfigOptions { context: Some("admin".into()), ..KubeConfigOptions::default() };
+        client(kubeconfig, &options).await
+    }
+
+    /// A client of whom this token speaks for.
+    pub async fn bearer(&self, token: &str) -> Client {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "person",
+            "clusters": [{"name": "dev", "cluster": {"server": self.api_server, "certificate-authority": self.ca_file}}],
+            "users": [{"name": "person", "user": {"token": token}}],
+            "contexts": [{"name": "person", "context": {"cluster": "dev", "user": "person"}}],
+        });
+        client(serde_json::from_value(kubeconfig).expect("a kubeconfig"), &KubeConfigOptions::default()).await
+    }
+
+    /// Calls the development tool, as `operator stop`.
+    pub async fn dev(&self, arguments: &[&str]) {
+        let output = Command::new(&self.dev).args(arguments).output().await.expect("the development tool runs");
+        assert!(output.status.success(), "dev {arguments:?}: {output:?}");
+    }
+
+    /// What the operator's HTTP server answers: status and text.
+    pub async fn ask_operator(&self, path: &str) -> Result<(u16, String), reqwest::Error> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let answer = reqwest::get(format!("{}{path}", self.operator.url)).await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// Lines of the operator's log that contain this.
+    pub fn log(&self, words: &str) -> Vec<Value> {
+        let log = fs::read(&self.operator.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        text.lines().filter(|line| line.contains(words)).filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+async fn client(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, options).await.expect("a usable kubeconfig");
+    Client::try_from(config).expect("a client")
+}
+
+/// Scenarios run side by side, but for those that stop the operator or break what all share.
+static TURNS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
+
+enum Turn {
+    Shared(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+/// The world of one scenario.
+#[derive(Clone)]
+pub struct World(Arc<Inner>);
+
+/// What a world consists of.
+pub struct Inner {
+    pub stack: Stack,
+    /// Where the scenario's requests live.
+    pub namespace: String,
+    /// Keycloak's administrator.
+    pub keycloak: Admin,
+    /// The cluster's administrator.
+    pub admin: Client,
+    pub(crate) people: Mutex<Vec<keycloak_admin::Person>>,
+    pub(crate) policies: Mutex<Vec<String>>,
+    turn: Turn,
+}
+
+impl Deref for World {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl World {
+    /// A world beside others.
+    pub async fn new() -> Self {
+        realms::ready().await;
+        Self::with(Turn::Shared(TURNS.clone().read_owned().await)).await
+    }
+
+    /// A world while no other is there: for scenarios that stop the operator or break what all share.
+    pub async fn alone() -> Self {
+        realms::ready().await;
+        Self::with(Turn::Alone(TURNS.clone().write_owned().await)).await
+    }
+
+    async fn with(turn: Turn) -> Self {
+        let stack = Stack::load();
+        let admin = stack.admin().await;
+        let inner = Inner {
+            namespace: unique("team"),
+            keycloak: Admin::new(),
+            admin,
+            people: Mutex::default(),
+            policies: Mutex::default(),
+            stack,
+            turn,
+        };
+        let world = Self(Arc::new(inner));
+        world.make_namespace(&world.namespace).await;
+        world
+    }
+
+    /// One more namespace, or the world's own.
+    pub async fn make_namespace(&self, name: &str) {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespace: Namespace = serde_json::from_value(namespace).expect("a namespace");
+        Api::all(self.admin.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+    }
+
+    /// A person: a Keycloak user with a name that begins with this.
+    pub async fn person(&self, start: &str) -> Person {
+        let user = self.keycloak.user(start).await;
+        self.people.lock().expect("lock").push(user.clone());
+        Person::new(self.clone(), user)
+    }
+
+    /// A policy of the realm `prod` for at most an hour, until it says otherwise. The name is made unique.
+    pub fn policy(&self, start: &str) -> PolicyBuilder {
+        PolicyBuilder::new(self.clone(), unique(start))
+    }
+
+    /// All requests of the world's namespace, as the administrator.
+    pub fn requests(&self) -> Api<AccessRequest> {
+        Api::namespaced(self.admin.clone(), &self.namespace)
+    }
+
+    /// All policies, as the administrator.
+    pub fn all_policies(&self) -> Api<AccessPolicy> {
+        Api::all(self.admin.clone())
+    }
+
+    /// Waits until something is so.
+    pub async fn until<F: AsyncFnMut() -> bool>(&self, what: &str, mut hoped: F) {
+        let begin = Instant::now();
+        while !hoped().await {
+            assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// Stops, starts, kills or restarts the operator. Only in a world that is alone.
+    pub async fn operator(&self, what: &str) {
+        assert!(matches!(self.turn, Turn::Alone(_)), "others need the operator: World::alone()");
+        self.stack.dev(&["operator", what]).await;
+    }
+
+    /// kubectl as the administrator, in the world's namespace.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+        let mut kubectl = Command::new(&self.stack.kubectl);
+        kubectl.env("KUBECONFIG", &self.stack.kubeconfig).args(["--context", "admin", "--namespace", &self.namespace]);
+        kubectl.args(arguments).output().await.expect("kubectl runs")
+    }
+
+    /// Takes away what the scenario made: first the requests, which gives back what is still lent.
+    pub async fn clean_up(&self) {
+        let requests = self.requests();
+        let _ = requests.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+        self.until("the requests are gone", async || {
+            requests.list_metadata(&ListParams::default()).await.is_ok_and(|list| list.items.is_empty())
+        })
+        .await;
+        let policies = self.policies.lock().expect("lock").clone();
+        for name in policies {
+            let _ = self.all_policies().delete(&name, &DeleteParams::default()).await;
+        }
+        let namespaces: Api<Namespace> = Api::all(self.admin.clone());
+        let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
+        self.keycloak.clean_up().await;
+    }
+}
+
+impl Drop for Inner {
+    /// A scenario that failed tells how the world was.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let report = Report {
+            stack: self.stack.clone(),
+            namespace: self.namespace.clone(),
+            people: self.people.get_mut().map(std::mem::take).unwrap_or_default(),
+            policies: self.policies.get_mut().map(std::mem::take).unwrap_or_default(),
+        };
+        // The runtime of the test is going down with it.
+        let told = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(report.tell())
+        });
+        eprintln!("{}", told.join().unwrap_or_else(|_| "no report: it panicked as well".into()));
+    }
+}
