@@ -65,7 +65,8 @@ jwt:
     certificateAuthority: {{text .CA}}
   claimMappings:
     username: {claim: preferred_username, prefix: "oidc:"}
-    groups: {claim: groups, prefix: "oidc:"}
+    # Everybody who signs in is in one more group, so that people can be given rights without naming each of their groups.
+    groups: {expression: "dyn(claims.?groups.orValue([])).map(g, 'oidc:' + string(g)) + ['oidc:everybody']"}
     uid: {claim: sub}
 {{end}}
 
@@ -135,7 +136,7 @@ current-context: admin
 replicas: 0
 people:
   subjects:
-  - {kind: Group, name: "system:authenticated"}
+  - {kind: Group, name: "oidc:everybody"}
 {{template "realms" .}}{{end}}
 
 {{define "env"}}# Source this in a shell: kubectl, helm and dev are those of the stack in {{.Path}}.

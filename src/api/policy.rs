@@ -43,8 +43,7 @@ pub struct AccessPolicySpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub grants: Vec<Grant>,
     /// Who may ask, for themselves.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(min = 1, max = 64))]
     pub requesters: Vec<Subject>,
     /// Who may hand in requests for other people. Not supported yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
