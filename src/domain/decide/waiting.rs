@@ -46,6 +46,9 @@ fn unrecorded(request: &Request) -> impl Iterator<Item = (&Signal, VoteDecision,
 
 /// A request that nobody has looked at, or that waits for votes.
 pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
+    if draft.request.deleting {
+        return deleted(draft);
+    }
     if let Some(decision) = first_look(&draft) {
         return match decision {
             FirstLook::Forged(why) => draft.ends(Phase::Rejected, "NotAuthenticated", why),
@@ -176,11 +179,16 @@ fn record_votes(draft: &mut Draft<'_>) {
     }
 }
 
+/// Deleted before the access: whoever made it, and whatever is known about it, it is let go.
+fn deleted(draft: Draft<'_>) -> Decision {
+    draft.ends(Phase::Revoked, EndReason::Deleted.as_str(), "the request was deleted")
+}
+
 /// What holds for every request that has no access yet: withdrawn, too late, no policy.
 fn before_the_access<'a>(draft: Draft<'a>) -> Result<(Draft<'a>, &'a Policy), Box<Decision>> {
     let over = |draft: Draft<'a>, phase, word, message: String| Err(Box::new(draft.ends(phase, word, message)));
     if draft.request.deleting {
-        return over(draft, Phase::Revoked, EndReason::Deleted.as_str(), "the request was deleted".into());
+        return Err(Box::new(deleted(draft)));
     }
     if let Some(end) = draft.status.ends.iter().find(|end| end.counted) {
         let message = format!("withdrawn by {}", end.by);
