@@ -201,7 +201,11 @@ fn before_the_access<'a>(draft: Draft<'a>) -> Result<(Draft<'a>, &'a Policy), Bo
         return over(draft, Phase::Rejected, "PolicyDeleted", format!("{why}; ask again"));
     }
     if draft.policy_suspended() {
-        let message = format!("policy {} is suspended", draft.request.policy);
+        let every_rule = match &draft.observed.policy {
+            PolicyView::Ready(policy) => draft.judged(policy).err().and_then(Answer::broken),
+            PolicyView::Absent | PolicyView::NotReady { .. } => None,
+        };
+        let message = every_rule.unwrap_or_else(|| format!("policy {} is suspended", draft.request.policy));
         return over(draft, Phase::Rejected, "Rejected", message);
     }
     let name = &draft.request.policy;
@@ -229,6 +233,16 @@ fn before_the_access<'a>(draft: Draft<'a>) -> Result<(Draft<'a>, &'a Policy), Bo
 enum Answer {
     Broken(Vec<String>),
     Unknown(String),
+}
+
+impl Answer {
+    /// The broken rules, in one sentence.
+    fn broken(self) -> Option<String> {
+        match self {
+            Self::Broken(broken) => Some(broken.join("; ")),
+            Self::Unknown(_) => None,
+        }
+    }
 }
 
 impl Draft<'_> {
