@@ -50,8 +50,21 @@ func (s *stack) startOperator() error {
 	if !exists(binary) {
 		return fmt.Errorf("%s is not there: cargo build makes it (make does that), or dev/dev up --no-operator goes without", binary)
 	}
+	built, err := buildOf(binary)
+	if err != nil {
+		return err
+	}
+	record := s.path("run", "hallpass.build")
+	if old, err := os.ReadFile(record); s.running(operator) != nil && (err != nil || string(old) != built) {
+		if err := s.stopNamed(operator); err != nil { // what runs is not what was built since
+			return err
+		}
+	}
 	return step("operator", func() (string, error) {
 		if s.running(operator) == nil {
+			if err := save(record, []byte(built), 0o600); err != nil {
+				return "", err
+			}
 			if err := s.writeOperatorKubeconfig(); err != nil {
 				return "", err
 			}
@@ -67,6 +80,15 @@ func (s *stack) startOperator() error {
 		probe := peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
 		return s.operatorURL() + "/readyz", s.waitFor([]string{operator}, time.Minute, probe.readyz)
 	})
+}
+
+// buildOf tells one build of a binary from the next.
+func buildOf(binary string) (string, error) {
+	info, err := os.Stat(binary)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %d %d", binary, info.Size(), info.ModTime().UnixNano()), nil
 }
 
 var operatorKubeconfig = template.Must(template.New("").Parse(`apiVersion: v1

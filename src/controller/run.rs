@@ -28,6 +28,8 @@ use crate::{
 
 /// How often the guard is asked when nobody needs it, for `/readyz`.
 const LOOK_AT_GUARD: Duration = Duration::from_secs(15);
+/// The same while the admission policies are not in force.
+const TRY_GUARD: Duration = Duration::from_secs(2);
 /// How often a realm is tried in which the operator cannot work.
 const TRY_REALM: Duration = Duration::from_secs(5);
 /// How often a realm is tested in which it can.
@@ -193,9 +195,10 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 async fn look_after(context: &Context) {
     let guard = async {
         loop {
-            context.remember_guard(&context.guard.check().await);
+            let answer = context.guard.check().await;
+            context.remember_guard(&answer);
             context.forget_the_gone();
-            tokio::time::sleep(LOOK_AT_GUARD).await;
+            tokio::time::sleep(if answer.is_ok() { LOOK_AT_GUARD } else { TRY_GUARD }).await;
         }
     };
     let realms = context.realms.iter().map(|(name, realm)| async move {

@@ -76,7 +76,10 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
         let why = format!("policy {} has become automatic since this was asked; ask again", policy.name);
         return draft.ends(Phase::Rejected, "RulesChanged", why);
     }
-    draft.pin(policy, &subject);
+    let Some(realm_id) = &draft.observed.realm_id else {
+        return draft.keycloak_unavailable("nobody asked Keycloak about the realm");
+    };
+    draft.pin(policy, &subject, realm_id);
     match &policy.approval {
         Approval::Automatic => draft.becomes_approved(policy, format!("policy {} (automatic)", policy.name)),
         Approval::Stages(stages) => {
@@ -111,7 +114,12 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
         Ok(subject) => subject,
         Err(answer) => return draft.answered(answer),
     };
-    if draft.status.subject.as_ref().is_some_and(|pinned| pinned.user_id != subject.id) {
+    let Some(realm_id) = &draft.observed.realm_id else {
+        return draft.keycloak_unavailable("nobody asked Keycloak about the realm");
+    };
+    // Without the realm's own id no removal could be proved later.
+    let pinned = draft.status.subject.as_ref();
+    if pinned.is_none_or(|pinned| pinned.user_id != subject.id || pinned.realm_id != *realm_id) {
         let why =
             format!("{} leads to another Keycloak user than when this was asked; ask again", draft.request.requester);
         return draft.ends(Phase::Rejected, "SubjectChanged", why);
@@ -280,7 +288,7 @@ impl Draft<'_> {
     }
 
     /// Pins policy and subject. A new ballot voids votes that were cast.
-    fn pin(&mut self, policy: &Policy, subject: &Person) {
+    fn pin(&mut self, policy: &Policy, subject: &Person, realm_id: &str) {
         let changed = self.rules_changed(policy);
         if changed || (self.status.ballot.is_none() && policy.approval != Approval::Automatic) {
             self.status.ballot = Some(self.observed.ballot.clone());
@@ -291,9 +299,9 @@ impl Draft<'_> {
         }
         let names: Vec<&str> = policy.wanted(&self.request.grants).map(|grant| grant.name.as_str()).collect();
         self.status.grants = Some(names.join(", "));
-        self.status.subject = self.observed.realm_id.as_ref().map(|realm_id| PinnedSubject {
+        self.status.subject = Some(PinnedSubject {
             realm: policy.realm.clone(),
-            realm_id: realm_id.clone(),
+            realm_id: realm_id.to_owned(),
             user_id: subject.id.clone(),
             username: subject.username.clone(),
         });
