@@ -17,6 +17,8 @@ mod people;
 mod policy;
 #[path = "scenarios/realms.rs"]
 mod realms;
+#[path = "scenarios/refusing.rs"]
+mod refusing;
 #[path = "scenarios/report.rs"]
 mod report;
 #[path = "scenarios/request.rs"]

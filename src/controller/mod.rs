@@ -97,7 +97,7 @@ struct Memory {
 #[derive(Clone, PartialEq, Eq)]
 struct Settled {
     request: Option<String>,
-    policy: Option<(Option<String>, Option<i64>)>,
+    policy: Option<(Option<String>, Option<String>)>,
     wake: Option<Timestamp>,
 }
 

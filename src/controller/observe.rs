@@ -9,7 +9,7 @@ use super::{
     realm::{GroupIds, Realm, pinned},
 };
 use crate::{
-    api::Phase,
+    api::{AccessRequest, Phase},
     domain::{
         self, Guard, Lookup, Needs, Observed, Outcome, People, Policy, PolicyView, ProblemReason, Request, Resolved,
         TargetsError,
@@ -79,10 +79,15 @@ impl Context {
     /// The other requests for the same Keycloak user that are not final.
     fn siblings(&self, request: &Request) -> Vec<Request> {
         let Some(subject) = self.holder(request) else { return Vec::new() };
-        let others = self.index.all().into_iter().map(|other| Request::parse(&other));
+        let candidate = |other: &AccessRequest| {
+            let status = other.status.as_ref();
+            let theirs = status.and_then(|status| status.subject.as_ref()).map(|theirs| &theirs.user_id);
+            theirs == Some(&subject.user_id) && !status.and_then(|status| status.phase).is_some_and(Phase::is_final)
+        };
+        let others = self.index.all().into_iter().filter(|other| candidate(other));
         others
-            .filter(|other| other.uid != request.uid && !other.phase().is_some_and(Phase::is_final))
-            .filter(|other| self.holder(other).as_ref() == Some(&subject))
+            .map(|other| Request::parse(&other))
+            .filter(|other| other.uid != request.uid && self.holder(other).as_ref() == Some(&subject))
             .collect()
     }
 

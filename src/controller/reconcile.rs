@@ -136,7 +136,7 @@ impl Context {
         let policy = self.policies.get(&ObjectRef::new(&object.spec.policy_name));
         Settled {
             request: object.metadata.resource_version.clone(),
-            policy: policy.map(|policy| (policy.metadata.uid.clone(), policy.metadata.generation)),
+            policy: policy.map(|policy| (policy.metadata.uid.clone(), policy.metadata.resource_version.clone())),
             wake,
         }
     }

@@ -90,7 +90,7 @@ pub async fn policy(
         Err(error) if error.is_conflict() || error.is_not_found() => return Ok(()),
         Err(error) => return Err(Error::WriteStatus(error)),
     }
-    tracing::info!(policy = policy.name_any(), ready, reason = reason.word, message = reason.message, "policy");
+    tracing::info!(policy = policy.name_any(), ready, reason = reason.word, detail = reason.message, "policy");
     let type_ = if ready { EventType::Normal } else { EventType::Warning };
     context.publish(policy.object_ref(&()), type_, reason.word, "Examine", &reason.message);
     Ok(())
@@ -115,7 +115,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
             from = old.phase.map(Phase::as_str).unwrap_or_default(),
             to = phase.as_str(),
             reason = word,
-            message,
+            detail = message,
             "phase"
         );
         measure(context, &new);

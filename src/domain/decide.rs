@@ -134,8 +134,20 @@ impl Draft<'_> {
         self.status.phase = Some(phase);
         self.status.observed_generation = Some(self.request.generation);
         conditions::set(&mut self.status, phase, reason, self.request.generation, self.now);
+        let next = match next {
+            Next::At(until) if self.has_open_ends(phase) => Next::Retry { until: Some(until) },
+            next => next,
+        };
         let changed = self.status != self.request.status;
         Decision { status: changed.then(|| Box::new(self.status)), effects, next }
+    }
+
+    /// Whether somebody wants an end to what is not over, and it could not be said yet whether that counts: an end waits
+    /// neither for a vote nor for a start nor for the deadline.
+    fn has_open_ends(&self, phase: Phase) -> bool {
+        let unheard = || self.guard_problem().is_some() && ending::unrecorded(self.request).next().is_some();
+        let over = phase.is_final() || phase == Phase::Revoking;
+        !over && (self.status.ends.iter().any(ending::is_open) || unheard())
     }
 
     /// Goes on with what it is doing. What was said about it stands as long as there is nothing new to say.

@@ -62,8 +62,6 @@ pub(super) fn active(mut draft: Draft<'_>) -> Decision {
         return ending::begin(draft, cause);
     }
     let Some(deadline) = draft.request.deadline() else { return ending::without_grant(draft) };
-    let unknown = draft.status.ends.iter().any(ending::is_open);
-    let next = if unknown { Next::Retry { until: Some(deadline) } } else { Next::At(deadline) };
     let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
-    draft.goes(Phase::Active, &reason, Vec::new(), next)
+    draft.goes(Phase::Active, &reason, Vec::new(), Next::At(deadline))
 }
