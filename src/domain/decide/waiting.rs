@@ -84,7 +84,11 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
         Approval::Automatic => draft.becomes_approved(policy, format!("policy {} (automatic)", policy.name)),
         Approval::Stages(stages) => {
             let tally = draft.count(stages, &subject.id);
-            draft.counted(policy, &tally)
+            match &tally.unknown {
+                // It may be a deny, which is final.
+                Some(why) if tally.is_approved() => draft.keycloak_unavailable(why),
+                _ => draft.counted(policy, &tally),
+            }
         }
     }
 }
