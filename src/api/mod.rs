@@ -22,3 +22,9 @@ pub const APPROVE: &str = "approve.hallpass.dev/";
 pub const DENY: &str = "deny.hallpass.dev/";
 /// An annotation with this prefix ends the access early.
 pub const END: &str = "end.hallpass.dev/";
+/// Longest username, in characters.
+pub const MAX_USERNAME: usize = 512;
+/// Longest name of a stage, in characters.
+pub const MAX_STAGE: usize = 40;
+/// Longest text that says why a vote or an end does not count, in characters.
+pub const MAX_WHY: usize = 1024;

@@ -9,6 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::duration::whole_seconds;
 use crate::api::{AccessRequestStatus, Phase};
 
+/// Longest message of a condition (Kubernetes, metav1.Condition).
+const MAX_MESSAGE: usize = 32768;
+
 /// Why a request is where it is: one word for machines, a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
@@ -50,6 +53,15 @@ pub fn set(status: &mut AccessRequestStatus, phase: Phase, reason: &Reason, gene
     }
 }
 
+/// A text of at most so many characters: what is longer than the schema allows would keep the whole status from being
+/// written.
+pub fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(limit - 1).chain(['…']).collect(),
+    }
+}
+
 /// Sets one condition. Its time changes only when its status does: a status that says the same is never written.
 pub fn put(conditions: &mut Vec<Condition>, type_: &str, on: bool, reason: &Reason, generation: i64, now: Timestamp) {
     let status = if on { "True" } else { "False" };
@@ -60,7 +72,7 @@ pub fn put(conditions: &mut Vec<Condition>, type_: &str, on: bool, reason: &Reas
     };
     let new = Condition {
         last_transition_time: since,
-        message: reason.message.clone(),
+        message: shortened(&reason.message, MAX_MESSAGE),
         observed_generation: Some(generation),
         reason: reason.word.to_owned(),
         status: status.to_owned(),

@@ -145,6 +145,10 @@ impl Request {
 impl Signal {
     /// Reads an annotation; `None` if it is no signal, or none that could ever count.
     pub fn parse(key: &str, by: &str) -> Option<Self> {
+        // Whom no policy and no status can name has no say.
+        if by.chars().count() > api::MAX_USERNAME {
+            return None;
+        }
         let kind = if key.strip_prefix(api::END).is_some() {
             SignalKind::End
         } else {
@@ -155,6 +159,9 @@ impl Signal {
             };
             let mut parts = rest.splitn(3, '.');
             let (ballot, stage, _anything) = (parts.next()?, parts.next()?, parts.next()?);
+            if stage.chars().count() > api::MAX_STAGE {
+                return None;
+            }
             SignalKind::Vote { decision, ballot: ballot.to_owned(), stage: stage.to_owned() }
         };
         Some(Self { key: key.to_owned(), by: by.to_owned(), kind })

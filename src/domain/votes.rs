@@ -1,7 +1,7 @@
 //! Who counts: votes are counted by Keycloak user, and one person counts in one stage only.
 
-use super::{Lookup, People, Person, Stage, policy};
-use crate::api::{Vote, VoteDecision};
+use super::{Lookup, People, Person, Stage, conditions::shortened, policy};
+use crate::api::{self, Vote, VoteDecision};
 
 /// The count of the votes on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,11 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
             approvers: policy::list(&stage.approvers),
         })
     });
-    Tally { open: open.collect(), votes, denied, unknown }
+    let open = open.collect();
+    for vote in &mut votes {
+        vote.why = vote.why.take().map(|why| shortened(&why, api::MAX_WHY));
+    }
+    Tally { open, votes, denied, unknown }
 }
 
 /// Whether a vote was cast on this ballot.
