@@ -2,10 +2,10 @@
 
 use super::{Decision, Draft, Effect, Next};
 use crate::{
-    api::{End, EndReason, Phase, TargetState},
+    api::{self, End, EndReason, Phase, TargetState},
     domain::{
         Guard, Lookup, OutcomeResult, PolicyView, Request, Signal, SignalKind,
-        conditions::Reason,
+        conditions::{Reason, shortened},
         duration::later,
         holdings::{self, Fate},
         policy,
@@ -34,21 +34,29 @@ pub(super) fn unrecorded(request: &Request) -> impl Iterator<Item = &Signal> {
 pub(super) fn record_ends(draft: &mut Draft<'_>) {
     if matches!(draft.observed.guard, Guard::InForce { .. }) {
         for signal in unrecorded(draft.request) {
+            let mut end = End {
+                by: signal.by.clone(),
+                user_id: None,
+                at: draft.time(),
+                key: signal.key.clone(),
+                counted: false,
+                why: Some(NOT_YET.into()),
+            };
             if draft.status.ends.len() < MAX_ENDS {
-                draft.status.ends.push(End {
-                    by: signal.by.clone(),
-                    user_id: None,
-                    at: draft.time(),
-                    key: signal.key.clone(),
-                    counted: false,
-                    why: Some(NOT_YET.into()),
-                });
+                draft.status.ends.push(end);
+                continue;
+            }
+            // Nobody keeps others from ending it by filling the list: what counts takes the place of what does not.
+            judge(draft, &mut end);
+            if let Some(place) = draft.status.ends.iter_mut().rfind(|end| !end.counted).filter(|_| end.counted) {
+                *place = end;
             }
         }
     }
     let mut ends = std::mem::take(&mut draft.status.ends);
     for end in ends.iter_mut().filter(|end| is_open(end)) {
         judge(draft, end);
+        end.why = end.why.take().map(|why| shortened(&why, api::MAX_WHY));
     }
     draft.status.ends = ends;
 }
@@ -148,7 +156,8 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     let cause = grant.end_reason.unwrap_or(EndReason::Expired);
     let deadline = grant.deadline.0;
     let done = grant.targets.iter().all(|target| matches!(target.state, TargetState::Removed | TargetState::Kept));
-    if done {
+    // Whoever watches sees Revoking first, also if nothing has to be removed.
+    if done && draft.request.phase() == Some(Phase::Revoking) {
         grant.ended_at = Some(draft.time());
         draft.status.grant = Some(grant);
         let phase = if cause == EndReason::Expired { Phase::Expired } else { Phase::Revoked };
