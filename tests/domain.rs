@@ -1,0 +1,19 @@
+//! The rules of the life of a request, without a server: tables first, then properties over random lives.
+#![allow(clippy::expect_used, clippy::panic, reason = "whatever goes wrong fails the test")]
+
+#[path = "domain/activation.rs"]
+mod activation;
+#[path = "domain/asking.rs"]
+mod asking;
+#[path = "domain/ending.rs"]
+mod ending;
+#[path = "domain/life.rs"]
+mod life;
+#[path = "domain/policies.rs"]
+mod policies;
+#[path = "domain/requests.rs"]
+mod requests;
+#[path = "domain/voting.rs"]
+mod voting;
+#[path = "domain/world.rs"]
+mod world;

@@ -1,0 +1,205 @@
+//! The end of the access: why, when, and whose mapping stays.
+
+use hallpass::{
+    api::{
+        EndReason::{self, Deleted, Ended, Expired, PolicyDeleted, PolicySuspended},
+        Phase::{self, Active, Revoking},
+        TargetState,
+    },
+    domain::{
+        Guard, Next,
+        OutcomeResult::{HandedOver, Removed},
+    },
+};
+
+use super::world::*;
+
+fn active() -> RequestBuilder {
+    request("fix").active(&[ours("admin")])
+}
+
+/// Checks that access ends for this reason, recorded before anything is removed.
+#[track_caller]
+fn ends(world: &World, request: &RequestBuilder, cause: EndReason, words: &str) {
+    let answer = world.decide(request);
+    answer.is_for(Revoking, "Revoking").does(&["unmap admin"]).next(Next::Now).says(words);
+    assert_eq!(answer.status().grant.as_ref().expect("a grant").end_reason, Some(cause));
+    let done = world.clone().outcome("admin", Removed).decide_on(&answer.after());
+    let phase = if cause == Expired { Phase::Expired } else { Phase::Revoked };
+    done.is_for(phase, cause.as_str()).says(words).does(&["remove finalizer"]).next(Next::OnChange);
+    let grant = done.status().grant.as_ref().expect("a grant");
+    assert_eq!(
+        (grant.ended_at.as_ref().map(|time| time.0), grant.targets[0].state),
+        (Some(world.now), TargetState::Removed)
+    );
+}
+
+#[test]
+fn why_access_ends() {
+    let world = world(&policy());
+    let in_time = world.clone().at(10);
+    for live in [active(), request("fix").activating(&[ours("admin")])] {
+        ends(&world.clone().at(3600), &live, Expired, "its time is up");
+        ends(&in_time, &live.clone().deleted(), Deleted, "the request was deleted");
+        ends(&in_time, &live.clone().ended(ALICE), Ended, "ended by oidc:alice");
+        ends(&in_time, &live.clone().ended(BOB), Ended, "ended by oidc:bob");
+        ends(&in_time.clone().without_policy(), &live, PolicyDeleted, "policy oncall was deleted");
+        ends(&in_time.clone().under(&policy().made_anew()), &live, PolicyDeleted, "policy oncall was deleted");
+        ends(&in_time.clone().not_ready(&policy().made_anew()), &live, PolicyDeleted, "policy oncall was deleted");
+        ends(&in_time.clone().under(&policy().suspended()), &live, PolicySuspended, "was suspended");
+        ends(&in_time.clone().not_ready(&policy().suspended()), &live, PolicySuspended, "was suspended");
+    }
+    // What comes first is said, also if the time is up meanwhile.
+    ends(&world.clone().at(3600), &active().deleted(), Expired, "its time is up");
+    let late = world.at(4000).outcome("admin", Removed);
+    late.decide(&request("fix").revoking(Ended, &[ours("admin")])).is_for(Phase::Revoked, "Ended");
+    let deleted = request("fix").revoking(Expired, &[ours("admin")]).deleted();
+    late.decide(&deleted).is_for(Phase::Expired, "Expired").does(&["remove finalizer"]);
+}
+
+#[test]
+fn what_does_not_end_it() {
+    let world = world(&policy()).at(3599);
+    for still in [
+        world.clone(),
+        world.clone().not_ready(&policy()),
+        world.clone().under(&policy().serves(BOB)),
+        world.clone().under(&policy().at_most("1m")),
+        world.clone().under(&policy().automatic()),
+        world.clone().nobody(ALICE),
+        world.clone().unguarded(),
+    ] {
+        still.decide(&active()).is(Active).does(&[]).next(Next::At(at(3600)));
+    }
+    let somebody = world.decide(&active().ended(ERIN));
+    somebody.is(Active).does(&[]).next(Next::At(at(3600)));
+    assert!(!somebody.status().ends[0].counted);
+}
+
+#[test]
+fn an_end_waits_for_whoever_can_vouch_for_it() {
+    let world = world(&policy()).at(10);
+    let retry = Next::Retry { until: Some(at(3600)) };
+    let unguarded = world.clone().guard(Guard::Unknown("timeout".into())).decide(&active().ended(ALICE));
+    unguarded.is(Active).next(retry);
+    assert!(unguarded.status().ends.is_empty());
+    let unknown = world.clone().unknown(BOB).decide(&active().ended(BOB));
+    unknown.is(Active).next(retry);
+    world.clone().unknown(BOB).decide_on(&unknown.after()).writes_nothing().next(retry);
+    let not_ready = world.clone().not_ready(&policy()).decide(&active().ended(BOB));
+    not_ready.is(Active).next(retry);
+    world.decide_on(&unknown.after()).is(Revoking);
+    world.decide_on(&not_ready.after()).is(Revoking);
+    // The requester is known by name.
+    world.unknown(ALICE).decide(&active().ended(ALICE)).is(Revoking);
+}
+
+#[test]
+fn ends_that_do_not_count_take_no_room_from_one_that_does() {
+    let crowd = (0..20).fold(active(), |request, _| request.ended(ERIN));
+    let full = world(&policy()).at(10).decide(&crowd);
+    full.is(Active);
+    assert_eq!(full.status().ends.len(), 16);
+    world(&policy()).at(10).decide(&crowd.ended(BOB)).is_for(Revoking, "Revoking").says("ended by oidc:bob");
+    let mut later = full.after();
+    later.signals.extend(request("fix").annotated("end.hallpass.dev/now", BOB).read().signals);
+    world(&policy()).at(10).decide_on(&later).is_for(Revoking, "Revoking").says("ended by oidc:bob");
+}
+
+#[test]
+fn due_needs_nobody() {
+    let alone = world(&policy()).without_policy().unguarded().unknown(ALICE).at(3600);
+    alone.decide(&active().ended(BOB)).is_for(Revoking, "Revoking").says("its time is up").does(&["unmap admin"]);
+}
+
+#[test]
+fn what_the_subject_had_before_stays() {
+    let request = request("fix").active(&[theirs("admin"), ours("debug")]);
+    let answer = world(&policy()).at(3600).decide(&request);
+    answer.is(Revoking).does(&["unmap debug"]);
+    assert_eq!(answer.targets()[0].state, TargetState::Kept);
+    let done = world(&policy()).at(3601).outcome("debug", Removed).decide_on(&answer.after());
+    done.is(Phase::Expired);
+    assert_eq!(done.targets().iter().map(|t| t.state).collect::<Vec<_>>(), [TargetState::Kept, TargetState::Removed]);
+}
+
+#[test]
+fn access_ends_by_way_of_revoking_also_if_nothing_is_to_be_removed() {
+    let answer = world(&policy()).at(3600).decide(&request("fix").active(&[theirs("admin")]));
+    answer.is_for(Revoking, "Revoking").does(&[]).next(Next::Now);
+    world(&policy()).at(3600).decide_on(&answer.after()).is_for(Phase::Expired, "Expired");
+}
+
+#[test]
+fn a_revocation_is_tried_again_without_end() {
+    let world = world(&policy()).at(3600);
+    let revoking = request("fix").revoking(Expired, &[ours("admin"), removed(ours("debug"))]);
+    let failed = world.clone().fails("admin").decide(&revoking);
+    failed.is_for(Revoking, "RevocationFailed").says("admin: 403 Forbidden").does(&[]);
+    failed.next(Next::Retry { until: Some(at(3610)) });
+    world.decide_on(&failed.after()).writes_nothing().does(&["unmap admin"]).next(Next::Now);
+    world.clone().fails("admin").decide_on(&failed.after()).writes_nothing().does(&[]);
+    let overdue = world.clone().at(3610).fails("admin").decide_on(&failed.after());
+    overdue.is_for(Revoking, "Overdue").says("without end").next(Next::Retry { until: None });
+    world.clone().at(99_999).fails("admin").decide_on(&overdue.after()).writes_nothing();
+    world.at(99_999).outcome("admin", Removed).decide_on(&overdue.after()).is(Phase::Expired);
+}
+
+#[test]
+fn only_a_proof_ends_it() {
+    let revoking = request("fix").revoking(Expired, &[ours("admin")]);
+    let world = world(&policy()).at(3600);
+    world.decide(&revoking).writes_nothing().does(&["unmap admin"]);
+    world.outcome("debug", Removed).decide(&revoking).is(Revoking).does(&["unmap admin"]);
+}
+
+#[test]
+fn the_last_holder_takes_it_away() {
+    let world = world(&policy()).at(10);
+    let ended = || request("fix").revoking(Ended, &[ours("admin")]);
+    let holders = [request("other").active(&[ours("admin")]), request("other").activating(&[ours("admin")])];
+    for holder in holders {
+        let answer = world.clone().beside(holder).decide(&ended());
+        answer.is_for(Phase::Revoked, "Ended").does(&["remove finalizer"]);
+        assert_eq!(answer.targets()[0].state, TargetState::Kept);
+    }
+    let no_holders = [
+        request("other").active(&[ours("debug")]),
+        request("other").active(&[ours("admin")]).until(10),
+        request("other").active(&[ours("admin")]).deleted(),
+        request("other").revoking(Ended, &[ours("admin")]),
+        request("other").approved_by(BOB, &policy()),
+    ];
+    for other in no_holders {
+        world.clone().beside(other).decide(&ended()).is(Revoking).does(&["unmap admin"]);
+    }
+    let said = world.decide(&request("other").active(&[ours("admin")]).ended(ALICE)).after();
+    let mut world = world;
+    world.siblings = vec![hallpass::domain::Request {
+        status: {
+            let mut status = said.status.clone();
+            status.phase = Some(Active);
+            status
+        },
+        ..said
+    }];
+    world.decide(&ended()).is(Revoking).does(&["unmap admin"]);
+}
+
+#[test]
+fn the_last_owner_hands_over_to_a_holder() {
+    let world = world(&policy()).at(10);
+    let had_it = || request("heir").active(&[theirs("admin")]);
+    let answer = world.clone().beside(had_it()).decide(&active().ended(ALICE));
+    answer.is(Revoking).does(&["hand admin over to heir"]).next(Next::Now);
+    let failed = world.clone().beside(had_it()).fails("admin").decide_on(&answer.after());
+    failed.is_for(Revoking, "RevocationFailed").does(&[]);
+    let heir = request("heir").active(&[ours("admin")]);
+    let done = world.clone().beside(heir).outcome("admin", HandedOver).decide_on(&answer.after());
+    done.is_for(Phase::Revoked, "Ended").does(&["remove finalizer"]);
+    // Another owner is enough; nobody has to take over.
+    let owner = world.clone().beside(had_it()).beside(request("owner").active(&[ours("admin")]));
+    owner.decide(&request("fix").revoking(Ended, &[ours("admin")])).is(Phase::Revoked);
+    // One that ends itself takes nothing over.
+    world.beside(had_it().deleted()).decide(&active().ended(ALICE)).does(&["unmap admin"]);
+}

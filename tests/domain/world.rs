@@ -1,0 +1,350 @@
+//! Words for the scenarios: a policy, a request, and the world around them at a fixed clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
+
+use hallpass::{
+    api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
+    domain::{
+        Decision, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person, Policy,
+        PolicyView, Request, Resolved, TargetsError, decide, needs,
+    },
+};
+use jiff::Timestamp;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+pub use super::{policies::*, requests::*};
+
+pub const ALICE: &str = "oidc:alice";
+/// Alice's Keycloak user again, under another Kubernetes username.
+pub const ALICES_OTHER_NAME: &str = "oidc:a.smith";
+/// In the group of leads.
+pub const BOB: &str = "oidc:bob";
+/// In the group of security.
+pub const CAROL: &str = "oidc:carol";
+/// In both.
+pub const DAVE: &str = "oidc:dave";
+/// In neither.
+pub const ERIN: &str = "oidc:erin";
+pub const LEADS: &str = "oidc:/payments/leads";
+pub const SECURITY: &str = "oidc:/security";
+pub const PAYMENTS: &str = "oidc:/payments";
+/// The ballot of a request that was seen.
+pub const BALLOT: &str = "b0";
+
+/// Seconds after noon of the day on which everything happens. The admission policies are in force since nine.
+pub fn at(seconds: i64) -> Timestamp {
+    let noon: Timestamp = "2026-11-23T12:00:00Z".parse().expect("a time");
+    Timestamp::from_second(noon.as_second() + seconds).expect("a time")
+}
+
+/// Everything that can be seen.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: Timestamp,
+    pub guard: Guard,
+    pub policy: PolicyView,
+    pub people: People,
+    pub realm_id: &'static str,
+    /// Targets that the subject has in Keycloak, by the grants' names.
+    pub mapped: BTreeSet<String>,
+    pub targets_error: Option<TargetsError>,
+    pub siblings: Vec<Request>,
+    pub outcomes: Vec<Outcome>,
+    ballots: std::cell::Cell<u32>,
+}
+
+/// A world in which everything works, under this policy.
+pub fn world(policy: &PolicyBuilder) -> World {
+    let person = |id: &str, groups: &[&str]| {
+        let groups = groups.iter().map(ToString::to_string).collect();
+        Lookup::Person(Person { id: id.into(), username: id.into(), groups })
+    };
+    World {
+        now: at(0),
+        guard: Guard::InForce { since: at(-3 * 3600), stamp: false },
+        policy: policy.ready(),
+        people: BTreeMap::from([
+            (ALICE.into(), person("alice", &[PAYMENTS, LEADS])),
+            (ALICES_OTHER_NAME.into(), person("alice", &[PAYMENTS, LEADS])),
+            (BOB.into(), person("bob", &[LEADS])),
+            (CAROL.into(), person("carol", &[SECURITY])),
+            (DAVE.into(), person("dave", &[LEADS, SECURITY])),
+            (ERIN.into(), person("erin", &[])),
+        ]),
+        realm_id: "realm",
+        mapped: BTreeSet::new(),
+        targets_error: None,
+        siblings: Vec::new(),
+        outcomes: Vec::new(),
+        ballots: std::cell::Cell::new(0),
+    }
+}
+
+impl World {
+    pub fn at(mut self, seconds: i64) -> Self {
+        self.now = at(seconds);
+        self
+    }
+    pub fn without_policy(mut self) -> Self {
+        self.policy = PolicyView::Absent;
+        self
+    }
+    pub fn under(mut self, policy: &PolicyBuilder) -> Self {
+        self.policy = policy.ready();
+        self
+    }
+    pub fn not_ready(mut self, policy: &PolicyBuilder) -> Self {
+        let Policy { uid, suspended, .. } = policy.read();
+        self.policy = PolicyView::NotReady { uid, suspended, why: "spec.grants: no such role".into() };
+        self
+    }
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
+    }
+    /// The admission policies are away.
+    pub fn unguarded(self) -> Self {
+        self.guard(Guard::NotInForce("hallpass-identity was deleted".into()))
+    }
+    pub fn nobody(mut self, name: &str) -> Self {
+        self.people.insert(name.into(), Lookup::Nobody(format!("{name} leads to a disabled user")));
+        self
+    }
+    pub fn unknown(mut self, name: &str) -> Self {
+        self.people.insert(name.into(), Lookup::Unknown("keycloak is away".into()));
+        self
+    }
+    /// Somebody is in these groups now.
+    pub fn moves(mut self, name: &str, groups: &[&str]) -> Self {
+        if let Some(Lookup::Person(person)) = self.people.get_mut(name) {
+            person.groups = groups.iter().map(ToString::to_string).collect();
+        }
+        self
+    }
+    pub fn keycloak_has(mut self, grant: &str) -> Self {
+        self.mapped.insert(grant.into());
+        self
+    }
+    pub fn beside(mut self, sibling: RequestBuilder) -> Self {
+        self.siblings.push(sibling.read());
+        self
+    }
+    pub fn outcome(mut self, target: &str, result: OutcomeResult) -> Self {
+        self.outcomes.push(Outcome { target: target.into(), result });
+        self
+    }
+    pub fn fails(self, target: &str) -> Self {
+        self.outcome(target, OutcomeResult::Failed("403 Forbidden".into()))
+    }
+
+    /// What the controller would show: what was asked for, and nothing else.
+    pub fn observed(&self, request: &Request) -> Observed {
+        let Needs { guard, people, targets } = needs(request, self.now);
+        let phase = request.phase();
+        let ends = phase.is_some_and(|phase| phase.is_final() || phase == Phase::Revoking)
+            || request.is_due(self.now)
+            || request.deleting;
+        let policy = if ends { PolicyView::Absent } else { self.policy.clone() };
+        let seen = |name: &String| self.people.get(name).cloned().map(|lookup| (name.clone(), lookup));
+        let people: People = match &policy {
+            PolicyView::Ready(_) => people.iter().filter_map(seen).collect(),
+            PolicyView::Absent | PolicyView::NotReady { .. } => People::new(),
+        };
+        let gives = phase.is_none_or(|phase| phase == Phase::Pending) || targets;
+        let asks = matches!(people.get(&request.requester), Some(Lookup::Person(_)));
+        self.ballots.set(self.ballots.get() + 1);
+        Observed {
+            guard: if guard { self.guard.clone() } else { Guard::NotAsked },
+            realm_id: (gives && asks).then(|| self.realm_id.to_owned()),
+            targets: match (&policy, targets) {
+                (PolicyView::Ready(policy), true) => Some(self.targets(policy, request)),
+                _ => None,
+            },
+            policy,
+            people,
+            siblings: self.siblings.clone(),
+            outcomes: self.outcomes.clone(),
+            ballot: format!("b{}", self.ballots.get()),
+        }
+    }
+
+    fn targets(&self, policy: &Arc<Policy>, request: &Request) -> Result<Vec<Resolved>, TargetsError> {
+        if let Some(error) = &self.targets_error {
+            return Err(error.clone());
+        }
+        let resolved = policy.wanted(&request.grants).map(|grant| {
+            let TargetStatus { name, type_, id, client, display, .. } = ours(&grant.name);
+            Resolved { mapped: self.mapped.contains(&name), grant: name, type_, id, client, display }
+        });
+        Ok(resolved.collect())
+    }
+
+    /// Decides, and makes sure of what holds for every decision: the API server takes the status, and deciding again
+    /// without news writes nothing and wants nothing else.
+    #[track_caller]
+    pub fn decide(&self, request: &RequestBuilder) -> Answer {
+        self.decide_on(&request.read())
+    }
+
+    #[track_caller]
+    pub fn decide_on(&self, request: &Request) -> Answer {
+        let answer = Answer { decision: decide(request, &self.observed(request), self.now), before: request.clone() };
+        if let Some(status) = &answer.decision.status {
+            fits(status);
+            assert_ne!(**status, request.status, "written although nothing changed");
+        }
+        let quiet = Self { outcomes: Vec::new(), ..self.clone() };
+        let mut next = answer.after();
+        let mut last = decide(&next, &quiet.observed(&next), self.now);
+        for _ in 0..4 {
+            let Some(status) = last.status.take() else { break };
+            next.status = *status;
+            last = decide(&next, &quiet.observed(&next), self.now);
+        }
+        assert_eq!(last.status, None, "written again and again without news");
+        let again = decide(&next, &quiet.observed(&next), self.now);
+        assert_eq!(again, last, "decided otherwise without news");
+        answer
+    }
+}
+
+/// A decision, and the request that it is about.
+pub struct Answer {
+    pub before: Request,
+    pub decision: Decision,
+}
+
+impl Answer {
+    /// The status once it is written.
+    pub fn status(&self) -> &AccessRequestStatus {
+        self.decision.status.as_deref().unwrap_or(&self.before.status)
+    }
+
+    /// The request once status and finalizer are written.
+    pub fn after(&self) -> Request {
+        let mut after = Request { status: self.status().clone(), ..self.before.clone() };
+        for effect in &self.decision.effects {
+            after.has_finalizer = match effect {
+                Effect::AddFinalizer => true,
+                Effect::RemoveFinalizer => false,
+                _ => after.has_finalizer,
+            };
+        }
+        after
+    }
+
+    pub fn word(&self) -> String {
+        self.ready().map(|ready| ready.reason.clone()).unwrap_or_default()
+    }
+
+    pub fn message(&self) -> String {
+        self.ready().map(|ready| ready.message.clone()).unwrap_or_default()
+    }
+
+    fn ready(&self) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+        self.status().conditions.iter().find(|condition| condition.type_ == "Ready")
+    }
+
+    pub fn targets(&self) -> &[TargetStatus] {
+        self.status().grant.as_ref().map(|grant| grant.targets.as_slice()).unwrap_or_default()
+    }
+
+    #[track_caller]
+    pub fn is(&self, phase: Phase) -> &Self {
+        assert_eq!(self.status().phase, Some(phase), "{} {}", self.word(), self.message());
+        self
+    }
+
+    /// Is in this phase for this reason.
+    #[track_caller]
+    pub fn is_for(&self, phase: Phase, word: &str) -> &Self {
+        self.is(phase);
+        assert_eq!(self.word(), word, "{}", self.message());
+        self
+    }
+
+    #[track_caller]
+    pub fn says(&self, words: &str) -> &Self {
+        assert!(self.message().contains(words), "{:?} is not in {:?}", words, self.message());
+        self
+    }
+
+    /// Wants these effects and no others.
+    #[track_caller]
+    pub fn does(&self, effects: &[&str]) -> &Self {
+        assert_eq!(self.decision.effects.iter().map(words).collect::<Vec<_>>(), effects, "{}", self.message());
+        self
+    }
+
+    #[track_caller]
+    pub fn writes_nothing(&self) -> &Self {
+        assert_eq!(self.decision.status, None);
+        self
+    }
+
+    #[track_caller]
+    pub fn next(&self, next: Next) -> &Self {
+        assert_eq!(self.decision.next, next, "{}", self.message());
+        self
+    }
+}
+
+/// An effect in short.
+pub fn words(effect: &Effect) -> String {
+    match effect {
+        Effect::AddFinalizer => "add finalizer".into(),
+        Effect::RemoveFinalizer => "remove finalizer".into(),
+        Effect::Map(target) => format!("map {}", target.name),
+        Effect::Confirm(target) => format!("confirm {}", target.name),
+        Effect::Unmap(target) => format!("unmap {}", target.name),
+        Effect::HandOver { target, to } => format!("hand {} over to {to}", target.name),
+    }
+}
+
+pub fn alice() -> PinnedSubject {
+    PinnedSubject { realm: "prod".into(), realm_id: "realm".into(), user_id: "alice".into(), username: "alice".into() }
+}
+
+/// Fails unless the API server would store this status.
+#[track_caller]
+pub fn fits(status: &AccessRequestStatus) {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    let schema = SCHEMA.get_or_init(|| serde_json::to_value(AccessRequest::crd()).expect("a CRD"));
+    let schema = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+    let mut problems = Vec::new();
+    within(schema, &serde_json::to_value(status).expect("a status"), "status", &mut problems);
+    assert!(problems.is_empty(), "the API server refuses this: {problems:?}");
+}
+
+fn within(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>) {
+    let limit = |name: &str| schema[name].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    match value {
+        Value::String(text) if text.chars().count() > limit("maxLength") => {
+            problems.push(format!("{path} is too long"))
+        }
+        Value::Array(items) => {
+            if items.len() > limit("maxItems") {
+                problems.push(format!("{path} has too many items"));
+            }
+            items.iter().for_each(|item| within(&schema["items"], item, path, problems));
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                within(&schema["properties"][name], value, &format!("{path}.{name}"), problems);
+            }
+        }
+        _ => {}
+    }
+    if schema.is_null() {
+        problems.push(format!("{path} is not in the CRD"));
+    }
+}
+
+/// The annotation of a vote or an end.
+pub fn key(prefix: &str, ballot: &str, stage: &str, number: usize) -> String {
+    if prefix == api::END { format!("{prefix}{number}") } else { format!("{prefix}{ballot}.{stage}.{number}") }
+}
