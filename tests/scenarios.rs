@@ -3,8 +3,22 @@
 #![allow(missing_docs, unreachable_pub, reason = "a binary of tests")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "whatever goes wrong fails the test")]
 
+#[path = "scenarios/accounts.rs"]
+mod accounts;
+#[path = "scenarios/bad_input.rs"]
+mod bad_input;
 #[path = "scenarios/chart.rs"]
 mod chart;
+#[path = "scenarios/ending.rs"]
+mod ending;
+#[path = "scenarios/ending_overlaps.rs"]
+mod ending_overlaps;
+#[path = "scenarios/forging.rs"]
+mod forging;
+#[path = "scenarios/forging_rules.rs"]
+mod forging_rules;
+#[path = "scenarios/forging_votes.rs"]
+mod forging_votes;
 #[path = "scenarios/giving.rs"]
 mod giving;
 #[path = "scenarios/keycloak.rs"]
