@@ -25,16 +25,30 @@ use crate::{
 const FRESH: Duration = Duration::from_mins(1);
 /// A policy that stands is looked at again after this long: roles can be deleted and renamed behind it.
 const RECHECK: Duration = Duration::from_mins(5);
-/// A policy that does not stand because of something outside of it is looked at again after this long.
+/// A policy that does not stand is looked at again after this long: what it misses can come.
 const RETRY: Duration = Duration::from_secs(15);
 
-/// What was found out about one generation of a policy.
+/// What Keycloak said about one generation of a policy.
 #[derive(Clone)]
 pub struct Verdict {
     uid: String,
     generation: i64,
     at: Instant,
     outcome: Result<GroupIds, Vec<Problem>>,
+}
+
+impl Verdict {
+    /// How long until Keycloak should be asked again.
+    fn good_for(&self) -> Duration {
+        let life = if self.outcome.is_ok() { RECHECK } else { RETRY };
+        life.saturating_sub(self.at.elapsed())
+    }
+}
+
+/// Whether a policy stands, and for how long that can be relied on.
+struct Examined {
+    outcome: Result<GroupIds, Vec<Problem>>,
+    good_for: Duration,
 }
 
 /// A policy as a request sees it.
@@ -72,7 +86,7 @@ impl Context {
         };
         let outcome = match depth {
             Depth::Existence => Ok(GroupIds::new()),
-            Depth::Membership => self.verdict(&parsed).await,
+            Depth::Membership => self.examine(&parsed, |known| known.at.elapsed() >= FRESH).await.outcome,
             // The grants are asked for by whoever activates: only those that are wanted.
             Depth::Everything => match self.realm_of(&parsed) {
                 Ok(realm) => realm.groups(&parsed).await,
@@ -122,39 +136,41 @@ impl Context {
         })
     }
 
-    /// What is known about a policy, not older than a minute.
-    async fn verdict(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
+    /// What is known about a policy, asked again if `stale` says so.
+    async fn examine(&self, policy: &Policy, stale: impl Fn(&Verdict) -> bool) -> Examined {
         let known = self.verdicts.lock().await.get(&policy.name).cloned();
-        let fresh = known.filter(|known| {
-            known.uid == policy.uid && known.generation == policy.generation && known.at.elapsed() < FRESH
-        });
-        match fresh {
-            Some(known) => known.outcome,
-            None => self.examine(policy).await,
-        }
+        let same = |known: &Verdict| known.uid == policy.uid && known.generation == policy.generation;
+        let verdict = if let Some(known) = known.filter(|known| same(known) && !stale(known)) {
+            known
+        } else {
+            let outcome = self.ask_about(policy).await;
+            let (uid, generation) = (policy.uid.clone(), policy.generation);
+            let verdict = Verdict { uid, generation, at: Instant::now(), outcome };
+            self.verdicts.lock().await.insert(policy.name.clone(), verdict.clone());
+            verdict
+        };
+        let good_for = verdict.good_for();
+        // Other policies change without this one: what follows from them is never remembered.
+        let makes = self.realm_of(policy).map(|realm| self.make_approvers(policy, realm)).unwrap_or_default();
+        let outcome = match verdict.outcome {
+            Ok(groups) if makes.is_empty() => Ok(groups),
+            Ok(_) => Err(makes),
+            Err(problems) => Err(problems.into_iter().chain(makes).collect()),
+        };
+        Examined { outcome, good_for }
     }
 
     /// Asks Keycloak about everything that a policy names.
-    async fn examine(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
-        let outcome = self.ask_about(policy).await;
-        let (uid, generation) = (policy.uid.clone(), policy.generation);
-        let verdict = Verdict { uid, generation, at: Instant::now(), outcome: outcome.clone() };
-        self.verdicts.lock().await.insert(policy.name.clone(), verdict);
-        outcome
-    }
-
     async fn ask_about(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
         let realm = self.realm_of(policy).map_err(|problem| vec![problem])?;
-        let (groups, targets) = tokio::join!(realm.groups(policy), realm.targets(&policy.grants));
-        let mut problems = self.make_approvers(policy, realm);
-        problems.extend(targets.err().into_iter().flatten());
-        match groups {
-            Ok(groups) if problems.is_empty() => return Ok(groups),
-            Ok(_) => {}
-            Err(more) => problems.extend(more),
+        match tokio::join!(realm.groups(policy), realm.targets(&policy.grants)) {
+            (Ok(groups), Ok(_)) => Ok(groups),
+            (groups, targets) => {
+                let mut problems: Vec<Problem> = targets.err().into_iter().chain(groups.err()).flatten().collect();
+                problems.dedup();
+                Err(problems)
+            }
         }
-        problems.dedup_by(|a, b| a == b);
-        Err(problems)
     }
 
     /// Grants of a policy whose holder would be an approver somewhere.
@@ -166,9 +182,12 @@ impl Context {
 
 /// Says in a policy's Ready condition whether requests can be granted under it.
 pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Result<Action, Error> {
-    let outcome = match Policy::parse(&policy) {
-        Ok(parsed) => context.examine(&parsed).await.map(|_| parsed.suspended),
-        Err(problems) => Err(problems),
+    let (outcome, again) = match Policy::parse(&policy) {
+        Err(problems) => (Err(problems), None),
+        Ok(parsed) => {
+            let Examined { outcome, good_for } = context.examine(&parsed, |known| known.good_for().is_zero()).await;
+            (outcome.map(|_| parsed.suspended), Some(good_for))
+        }
     };
     let (ready, reason) = match &outcome {
         Ok(false) => (true, Reason::new("Ready", "requests can be granted")),
@@ -176,10 +195,8 @@ pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Resu
         Err(problems) => (false, Reason::new(worst(problems), words(problems))),
     };
     report::policy(&context, &policy, ready, &reason, Timestamp::now()).await?;
-    Ok(match &outcome {
-        Ok(_) => Action::requeue(RECHECK),
-        Err(_) => Action::requeue(RETRY),
-    })
+    // What is wrong in itself stays so until somebody edits it.
+    Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
 fn words(problems: &[Problem]) -> String {

@@ -1,6 +1,10 @@
 //! Wires the watches to the reconciles, and keeps them running until the process is told to stop.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use jiff::Timestamp;
@@ -16,7 +20,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::{Context, Error, Index, Locks, Realm, policies, reconcile};
 use crate::{
@@ -61,24 +65,24 @@ pub async fn run<F: Future<Output = ()>>(
         metrics,
     });
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
-    let (policy_news, _) = tokio::sync::broadcast::channel(1024);
-    let tell = policy_news.clone();
-    let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer)
-        .inspect_ok(move |policy| drop(tell.send(policy.name_any())));
+    let (news, _) = broadcast::channel(1024);
+    let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));
     let other_policies = {
         let policies = policies.clone();
-        listen(policy_news.subscribe()).flat_map(move |_| stream::iter(references(&policies.state())))
+        listen(news.subscribe()).filter(|news| future::ready(news.concerns_other_policies())).flat_map(move |_| {
+            let concerned =
+                policies.state_filter(|policy| policy.spec.grants.iter().any(|grant| grant.group.is_some()));
+            stream::iter(references(&concerned))
+        })
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
-    let request_changes =
-        watched(Api::<AccessRequest>::all(client), request_writer).map_ok(|request| ObjectRef::from_obj(&request));
+    let request_changes = watched(Api::<AccessRequest>::all(client), request_writer, |_| {})
+        .map_ok(|request| ObjectRef::from_obj(&request));
     let of_policy = {
         let requests = requests.clone();
-        listen(policy_news.subscribe()).flat_map(move |name| {
-            let concerned = requests.state_filter(|request| {
-                request.spec.policy_name == name.as_deref().unwrap_or(&request.spec.policy_name)
-            });
+        listen(news.subscribe()).flat_map(move |news| {
+            let concerned = requests.state_filter(|request| news.concerns_requests_of(&request.spec.policy_name));
             stream::iter(references(&concerned))
         })
     };
@@ -127,7 +131,12 @@ pub async fn run<F: Future<Output = ()>>(
 }
 
 /// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.
-fn watched<K>(api: Api<K>, writer: Writer<K>) -> impl Stream<Item = Result<K, watcher::Error>>
+/// `tell` hears of every event before the store shows it.
+fn watched<K>(
+    api: Api<K>,
+    writer: Writer<K>,
+    tell: impl FnMut(&watcher::Event<K>),
+) -> impl Stream<Item = Result<K, watcher::Error>>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
@@ -141,7 +150,7 @@ where
             }
         })
     });
-    reflector::reflector(writer, readable).touched_objects()
+    reflector::reflector(writer, readable.inspect_ok(tell)).touched_objects()
 }
 
 fn readable<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Option<watcher::Event<K>> {
@@ -165,13 +174,58 @@ fn readable<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuar
     }
 }
 
-/// Names of policies that changed; `None` if some were missed, so that all may have.
-fn listen(news: tokio::sync::broadcast::Receiver<String>) -> impl Stream<Item = Option<String>> {
+/// What happened to policies.
+#[derive(Clone, Debug)]
+enum News {
+    /// All may have changed, or gone: some news was missed.
+    Missed,
+    /// One changed, or went.
+    Of {
+        name: String,
+        /// Whether its spec did, and not only its status.
+        spec: bool,
+    },
+}
+
+impl News {
+    const fn concerns_other_policies(&self) -> bool {
+        match self {
+            Self::Missed => true,
+            Self::Of { name: _, spec } => *spec,
+        }
+    }
+
+    fn concerns_requests_of(&self, policy: &str) -> bool {
+        match self {
+            Self::Missed => true,
+            Self::Of { name, spec: _ } => name == policy,
+        }
+    }
+}
+
+/// Turns events of the watch into news.
+fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<AccessPolicy>) {
+    let mut known = HashMap::new();
+    move |event| {
+        let (policy, gone) = match event {
+            watcher::Event::Init => return,
+            // What went while the watch was broken is missing from the list, and nobody says so.
+            watcher::Event::InitDone => return drop(news.send(News::Missed)),
+            watcher::Event::InitApply(policy) | watcher::Event::Apply(policy) => (policy, false),
+            watcher::Event::Delete(policy) => (policy, true),
+        };
+        let (name, version) = (policy.name_any(), (policy.uid(), policy.metadata.generation));
+        let before = if gone { known.remove(&name) } else { known.insert(name.clone(), version.clone()) };
+        let _ = news.send(News::Of { name, spec: gone || before != Some(version) });
+    }
+}
+
+fn listen(news: broadcast::Receiver<News>) -> impl Stream<Item = News> {
     stream::unfold(news, |mut news| async move {
         match news.recv().await {
-            Ok(name) => Some((Some(name), news)),
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => Some((None, news)),
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => None,
+            Ok(heard) => Some((heard, news)),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some((News::Missed, news)),
+            Err(broadcast::error::RecvError::Closed) => None,
         }
     })
 }

@@ -104,7 +104,7 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
     for vote in &mut votes {
         vote.why = vote.why.take().map(|why| shortened(&why, api::MAX_WHY));
     }
-    Tally { open, votes, denied, unknown }
+    Tally { votes, denied, open, unknown }
 }
 
 /// Whether a vote was cast on this ballot.
