@@ -137,7 +137,7 @@ func (s *stack) serversBuild() (*cachedBuild, error) {
 		return s.logged("build-servers", module, "go", args...)
 	}
 	return &cachedBuild{"Kubernetes servers, helm", "servers-" + key, func(folder string) error {
-		say("  building the Kubernetes servers and helm: some 15 minutes on two cores, the first time only")
+		say("  building the Kubernetes servers and helm: some ten minutes on two cores, the first time only")
 		if err := compile(filepath.Join(folder, "servers"), "."); err != nil {
 			return err
 		}
