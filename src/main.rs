@@ -49,10 +49,11 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
         let observer: Arc<dyn keycloak::Observer> = metrics.clone();
         realms.insert(realm.name.clone(), Realm::new(realm, observer)?);
     }
-    let client = Client::try_default().await?;
+    let api_server = kube::Config::infer().await?;
+    let client = Client::try_from(api_server.clone())?;
     let me = who_am_i(&client).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), username = me, %listen, "starting");
-    let guard = Guard::new(client.clone(), &me)?;
+    let guard = Guard::new(client.clone(), api_server, &me)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
 
     let (stop, stopping) = watch::channel(false);

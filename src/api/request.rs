@@ -185,6 +185,10 @@ pub struct AccessRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub rules: Option<String>,
+    /// The trust epoch in which the ballot was drawn: a time during which the admission policies were in force, unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub trust_epoch: Option<String>,
     /// The Keycloak user that gets the access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<PinnedSubject>,

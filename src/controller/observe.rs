@@ -14,6 +14,7 @@ use crate::{
         self, Guard, Lookup, Needs, Observed, Outcome, People, Policy, PolicyView, ProblemReason, Request, Resolved,
         TargetsError,
     },
+    guard::InForce,
 };
 
 impl Context {
@@ -56,7 +57,7 @@ impl Context {
         let answer = self.guard.check().await;
         self.remember_guard(&answer);
         match answer {
-            Ok(in_force) => Guard::InForce { since: in_force.since, stamp: in_force.stamp },
+            Ok(InForce { epoch, since, stamp }) => Guard::InForce { epoch, since, stamp },
             Err(error) if error.is_unknown() => Guard::Unknown(super::error::chain(&error)),
             Err(error) => Guard::NotInForce(super::error::chain(&error)),
         }

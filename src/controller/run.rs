@@ -249,7 +249,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 async fn look_after(context: &Context) {
     let guard = async {
         loop {
-            let answer = context.guard.check().await;
+            let answer = context.guard.keep().await;
             context.remember_guard(&answer);
             context.forget_the_gone();
             tokio::time::sleep(if answer.is_ok() { LOOK_AT_GUARD } else { TRY_GUARD }).await;

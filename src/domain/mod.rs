@@ -53,6 +53,8 @@ pub enum Guard {
     NotAsked,
     /// They are.
     InForce {
+        /// The trust epoch: a ballot is drawn in one and void in the next.
+        epoch: String,
         /// Since when, unchanged.
         since: Timestamp,
         /// Whether the API server turns a literal `yes` into the caller's name.

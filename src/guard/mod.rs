@@ -3,18 +3,21 @@
 //! at any time, so they are asked for whenever it matters, and never remembered.
 
 mod difference;
+mod epoch;
 mod shipped;
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use kube::{Api, Client, core::DynamicObject};
+use kube::{Api, Client, Config, core::DynamicObject};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 pub use difference::difference;
+use epoch::{Epoch, Epochs};
 pub use shipped::Unusable;
 use shipped::{Role, Shipped};
 
@@ -33,20 +36,30 @@ pub const OBJECTS: [&str; 8] = [
 /// How long one question may take. kube repeats a question that was answered with 429, 503 or 504 up to 15 times.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Compares what is installed with what is shipped.
-#[derive(Clone)]
+/// Compares what is installed with what is shipped, and knows the present trust epoch.
 pub struct Guard {
     client: Client,
     shipped: Vec<Shipped>,
+    epochs: Epochs,
+    present: Mutex<Option<Epoch>>,
 }
 
-/// The admission policies are installed, unchanged.
+/// The admission policies are installed and bite, unchanged since the present epoch began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
-    /// When the youngest of the policies and bindings was created: what is older may be forged.
+    /// The trust epoch.
+    pub epoch: String,
+    /// When it began: what is older may be forged.
     pub since: Timestamp,
     /// Whether the API server fills in the caller (`hallpass-stamp`; Kubernetes 1.36 and newer).
     pub stamp: bool,
+}
+
+/// What is installed equals what is shipped.
+struct Installed {
+    /// Digest of UIDs, generations and specs.
+    fingerprint: String,
+    stamp: bool,
 }
 
 /// The admission policies cannot be relied on.
@@ -74,6 +87,15 @@ pub enum NotInForce {
         /// Kind and name.
         object: String,
     },
+    /// They are installed, but not as they were when the present epoch began; a new one has not begun yet.
+    #[error("the admission policies or CRDs are new or were changed; making sure that they are enforced")]
+    Changed,
+    /// They are installed, and do not bite.
+    #[error("the admission policies are installed but not enforced: {why}")]
+    Unproved {
+        /// What shows it.
+        why: String,
+    },
     /// The API server could not be asked, or would not say.
     #[error("cannot read {object}")]
     Read {
@@ -91,40 +113,80 @@ pub enum NotInForce {
 }
 
 impl NotInForce {
-    /// Whether the API server did not say, so that nothing is known. Else what it says is wrong.
+    /// Whether nothing is known yet. Else what is installed is wrong.
     pub const fn is_unknown(&self) -> bool {
         match self {
             Self::Missing { .. } | Self::Differs { .. } | Self::Leaving { .. } => false,
-            Self::Read { .. } | Self::NoAnswer { .. } => true,
+            Self::Changed | Self::Unproved { .. } | Self::Read { .. } | Self::NoAnswer { .. } => true,
         }
     }
 }
 
 impl Guard {
     /// For an operator with this username, `system:serviceaccount:NAMESPACE:NAME`, which the policies name.
-    pub fn new(client: Client, service_account_username: &str) -> Result<Self, Unusable> {
-        Ok(Self { client, shipped: shipped::objects(service_account_username)? })
+    /// `config` is the way to the API server; it makes a connection of its own for each proof.
+    pub fn new(client: Client, config: Config, service_account_username: &str) -> Result<Self, Unusable> {
+        let shipped = shipped::objects(service_account_username)?;
+        let namespace = service_account_username.split(':').nth(2).unwrap_or_default().to_owned();
+        Ok(Self { client, shipped, epochs: Epochs::new(config, namespace), present: Mutex::default() })
     }
 
-    /// Reads everything, from the API server and not from a cache. Of several faults the first in the order of
-    /// [`OBJECTS`] is told.
+    /// Whether the policies are in force now, in the present epoch. Reads everything, from the API server and not from a
+    /// cache: what was seen before this call was written under the policies that this call sees.
     pub async fn check(&self) -> Result<InForce, NotInForce> {
-        let found = join_all(self.shipped.iter().map(|object| self.find(object))).await;
-        let mut in_force = InForce { since: Timestamp::MIN, stamp: true };
-        for (object, found) in self.shipped.iter().zip(found) {
-            let created = found?;
-            match (object.role, created) {
-                // Without a time of creation nothing is known to be younger.
-                (Role::Admission, created) => in_force.since = in_force.since.max(created.unwrap_or(Timestamp::MAX)),
-                (Role::Stamp, None) => in_force.stamp = false,
-                (Role::Stamp, Some(_)) | (Role::Crd, _) => {}
+        let Installed { fingerprint, stamp } = self.installed().await?;
+        match &*self.present.lock().await {
+            Some(Epoch { id, since, fingerprint: present }) if *present == fingerprint => {
+                Ok(InForce { epoch: id.clone(), since: *since, stamp })
             }
+            Some(_) | None => Err(NotInForce::Changed),
         }
-        Ok(in_force)
     }
 
-    /// When it was created; nothing if it may be missing and is. A kind that the API server does not know is missing.
-    async fn find(&self, shipped: &Shipped) -> Result<Option<Timestamp>, NotInForce> {
+    /// Keeps the epoch: proves that the policies bite, and begins a new epoch when they have changed. To be called over
+    /// and over, by one task.
+    pub async fn keep(&self) -> Result<InForce, NotInForce> {
+        let fingerprint = self.installed().await?.fingerprint;
+        let known = match self.present.lock().await.clone() {
+            Some(present) => Some(present),
+            None => self.epochs.stored(&self.client).await?,
+        };
+        let proved = match known.filter(|known| known.fingerprint == fingerprint) {
+            Some(known) => self.epochs.canary().await.map(|()| known),
+            None => self.epochs.begin(&self.client, &fingerprint).await,
+        };
+        // What does not bite has no epoch: once it does again, that is another one.
+        let lost = matches!(&proved, Err(NotInForce::Unproved { .. }));
+        if let Ok(epoch) = &proved {
+            *self.present.lock().await = Some(epoch.clone());
+        } else if lost {
+            *self.present.lock().await = None;
+            self.epochs.forget(&self.client).await?;
+        }
+        proved?;
+        self.check().await
+    }
+
+    /// Compares everything. Of several faults the first in the order of [`OBJECTS`] is told.
+    async fn installed(&self) -> Result<Installed, NotInForce> {
+        let found = join_all(self.shipped.iter().map(|object| self.find(object))).await;
+        let mut installed = Installed { fingerprint: String::new(), stamp: true };
+        let mut hash = Sha256::new();
+        for (object, found) in self.shipped.iter().zip(found) {
+            let found = found?;
+            if object.role == Role::Stamp && found.is_none() {
+                installed.stamp = false;
+            }
+            let (uid, generation) = found.unwrap_or_default();
+            // The specs need no digest of the live ones: they were just found equal to these.
+            hash.update(format!("{} {} {uid} {generation} {}\n", object.resource.kind, object.name, object.content));
+        }
+        installed.fingerprint = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(installed)
+    }
+
+    /// Its UID and generation; nothing if it may be missing and is. A kind that the API server does not know is missing.
+    async fn find(&self, shipped: &Shipped) -> Result<Option<(String, i64)>, NotInForce> {
         let object = || format!("{} {}", shipped.resource.kind, shipped.name);
         // A GET without a resourceVersion is a consistent read.
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &shipped.resource);
@@ -141,7 +203,7 @@ impl Guard {
         let spec = live.data.get_mut("spec").map(Value::take);
         match difference(&shipped.content, &Value::from_iter([("spec", spec)])) {
             Some(path) => Err(NotInForce::Differs { object: object(), path }),
-            None => Ok(live.metadata.creation_timestamp.map(|created| created.0)),
+            None => Ok(Some((live.metadata.uid.unwrap_or_default(), live.metadata.generation.unwrap_or_default()))),
         }
     }
 }

@@ -20,9 +20,8 @@ use crate::{
 
 /// How long a request waits for its policy to appear.
 const POLICY_WAIT: Duration = Duration::from_mins(1);
-/// Admission policies bite about a second after they were written (kube-apiserver 1.37.1): what is older than this much
-/// after that may be forged.
-const ENFORCEMENT_DELAY: Duration = Duration::from_secs(2);
+/// Times in Kubernetes are whole seconds: what was made in the second in which an epoch began may be older than it.
+const ONE_SECOND: Duration = Duration::from_secs(1);
 /// `maxItems` of `status.votes`.
 const MAX_VOTES: usize = 64;
 
@@ -104,7 +103,7 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
         Err(decision) => return *decision,
     };
     if draft.rules_changed(policy) {
-        return draft.back_to_pending();
+        return draft.back_to_pending("the policy has changed");
     }
     if let Some(start) = draft.request.not_before.filter(|start| *start > draft.now) {
         let reason = Reason::new("WaitingForStart", format!("approved; starts at {start}"));
@@ -113,6 +112,9 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
     if let Some(why) = draft.guard_problem() {
         let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing is granted: {why}"));
         return draft.waits(Phase::Approved, &reason, None);
+    }
+    if draft.epoch_changed() {
+        return draft.back_to_pending("the admission policies were changed");
     }
     let subject = match draft.judged(policy) {
         Ok(subject) => subject,
@@ -158,7 +160,7 @@ fn first_look(draft: &Draft<'_>) -> Option<FirstLook> {
     }
     let again = "create it again once they are";
     match &draft.observed.guard {
-        Guard::InForce { since, .. } if draft.request.created >= later(*since, ENFORCEMENT_DELAY) => None,
+        Guard::InForce { since, .. } if draft.request.created >= later(*since, ONE_SECOND) => None,
         Guard::InForce { since, .. } => Some(FirstLook::Forged(format!(
             "created before the admission policies were in force (they are since {since}); create it again"
         ))),
@@ -291,9 +293,22 @@ impl Draft<'_> {
         self.status.rules.as_ref().is_some_and(|rules| *rules != policy.rules)
     }
 
+    /// Whether the admission policies were changed since the ballot was drawn: what was written meanwhile may be forged.
+    fn epoch_changed(&self) -> bool {
+        match &self.observed.guard {
+            Guard::InForce { epoch, .. } => {
+                self.status.rules.is_some() && self.status.trust_epoch.as_ref() != Some(epoch)
+            }
+            Guard::NotAsked | Guard::NotInForce(_) | Guard::Unknown(_) => false,
+        }
+    }
+
     /// Pins policy and subject. A new ballot voids votes that were cast.
     fn pin(&mut self, policy: &Policy, subject: &Person, realm_id: &str) {
-        let changed = self.rules_changed(policy);
+        let changed = self.rules_changed(policy) || self.epoch_changed();
+        if let Guard::InForce { epoch, .. } = &self.observed.guard {
+            self.status.trust_epoch = Some(epoch.clone());
+        }
         if changed || (self.status.ballot.is_none() && policy.approval != Approval::Automatic) {
             self.status.ballot = Some(self.observed.ballot.clone());
         }
@@ -340,7 +355,11 @@ impl Draft<'_> {
         }
         let ballot = self.status.ballot.as_deref().unwrap_or_default();
         let voided = self.status.votes.iter().any(|vote| !votes::is_on(vote, ballot));
-        let void = if voided { "the policy has changed, so earlier votes no longer count; " } else { "" };
+        let void = if voided {
+            "the policy or the admission policies have changed, so earlier votes no longer count; "
+        } else {
+            ""
+        };
         let reason = Reason::new("WaitingForVotes", format!("{void}{}", self.instructions(&tally.open)));
         let until = earliest([Some(limit), self.request.not_after]);
         let next = match (&tally.unknown, until) {
@@ -382,9 +401,9 @@ impl Draft<'_> {
     }
 
     /// The rules changed under an approved request: what was agreed is void.
-    fn back_to_pending(mut self) -> Decision {
+    fn back_to_pending(mut self, what: &str) -> Decision {
         self.status.approved_by = None;
-        let message = "the policy has changed, so the approval no longer counts";
+        let message = format!("{what} since this was approved, so the approval no longer counts");
         self.goes(Phase::Pending, &Reason::new("RulesChanged", message), Vec::new(), Next::Now)
     }
 
