@@ -9,6 +9,8 @@ mod accounts;
 mod bad_input;
 #[path = "scenarios/chart.rs"]
 mod chart;
+#[path = "scenarios/docs.rs"]
+mod docs;
 #[path = "scenarios/ending.rs"]
 mod ending;
 #[path = "scenarios/ending_overlaps.rs"]
