@@ -97,9 +97,12 @@ struct Memory {
 #[derive(Clone, PartialEq, Eq)]
 struct Settled {
     request: Option<String>,
-    policy: Option<(Option<String>, Option<String>)>,
+    policy: KnownPolicy,
     wake: Option<Timestamp>,
 }
+
+/// UID and version of a policy.
+type KnownPolicy = Option<(Option<String>, Option<String>)>;
 
 impl Context {
     /// Whose holdings a request is about, once that is known.

@@ -9,7 +9,7 @@ use kube::{
 };
 
 use super::{
-    Context, Settled,
+    Context, KnownPolicy, Settled,
     error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
     report,
 };
@@ -36,11 +36,13 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
         // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
         let _alone = context.locks.lock(subject.as_ref()).await;
         let object = context.index.newest(&request);
+        // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
+        let policy = context.known_policy(&object);
         let Some(step) = context.step(&object, std::mem::take(&mut outcomes)).await? else { continue };
         let Step { decision, recorded, outcomes: came_out } = step;
         outcomes = came_out;
         if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
-            return Ok(context.wait(&recorded, decision.next));
+            return Ok(context.wait(&recorded, policy, decision.next));
         }
     }
     Err(Error::Unsettled(MAX_STEPS))
@@ -128,21 +130,18 @@ impl Context {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
         let wait = settled.wake.map(until);
-        let same = settled == self.settled(object, settled.wake) && wait != Some(Duration::ZERO);
+        let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
         same.then(|| wait.map_or_else(Action::await_change, Action::requeue))
     }
 
-    fn settled(&self, object: &AccessRequest, wake: Option<Timestamp>) -> Settled {
-        let policy = self.policies.get(&ObjectRef::new(&object.spec.policy_name));
-        Settled {
-            request: object.metadata.resource_version.clone(),
-            policy: policy.map(|policy| (policy.metadata.uid.clone(), policy.metadata.resource_version.clone())),
-            wake,
-        }
+    /// The version of a request's policy that the watch has shown.
+    fn known_policy(&self, object: &AccessRequest) -> KnownPolicy {
+        let policy = self.policies.get(&ObjectRef::new(&object.spec.policy_name))?;
+        Some((policy.metadata.uid.clone(), policy.metadata.resource_version.clone()))
     }
 
     /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, next: Next) -> Action {
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Action {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -152,7 +151,7 @@ impl Context {
                 Some(limit.map_or(retry, |limit| limit.min(retry)))
             }
         };
-        let settled = self.settled(object, wake);
+        let settled = seen(object, policy, wake);
         let mut memory = self.memory();
         let memory = memory.entry(uid).or_default();
         memory.settled = Some(settled);
@@ -182,6 +181,10 @@ impl Context {
         let there: HashSet<String> = requests.chain(policies).collect();
         self.memory().retain(|uid, _| there.contains(uid));
     }
+}
+
+fn seen(object: &AccessRequest, policy: KnownPolicy, wake: Option<Timestamp>) -> Settled {
+    Settled { request: object.metadata.resource_version.clone(), policy, wake }
 }
 
 /// From now to a time; nothing if it has passed.
