@@ -129,7 +129,7 @@ impl World {
         self.mapped.insert(grant.into());
         self
     }
-    pub fn beside(mut self, sibling: RequestBuilder) -> Self {
+    pub fn beside(mut self, sibling: &RequestBuilder) -> Self {
         self.siblings.push(sibling.read());
         self
     }
@@ -187,14 +187,15 @@ impl World {
     /// without news writes nothing and wants nothing else.
     #[track_caller]
     pub fn decide(&self, request: &RequestBuilder) -> Answer {
-        self.decide_on(&request.read())
+        let answer = self.decide_on(&request.read());
+        fits(answer.status());
+        answer
     }
 
     #[track_caller]
     pub fn decide_on(&self, request: &Request) -> Answer {
         let answer = Answer { decision: decide(request, &self.observed(request), self.now), before: request.clone() };
         if let Some(status) = &answer.decision.status {
-            fits(status);
             assert_ne!(**status, request.status, "written although nothing changed");
         }
         let quiet = Self { outcomes: Vec::new(), ..self.clone() };
@@ -324,13 +325,15 @@ fn within(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>)
     let limit = |name: &str| schema[name].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     match value {
         Value::String(text) if text.chars().count() > limit("maxLength") => {
-            problems.push(format!("{path} is too long"))
+            problems.push(format!("{path} is too long"));
         }
         Value::Array(items) => {
             if items.len() > limit("maxItems") {
                 problems.push(format!("{path} has too many items"));
             }
-            items.iter().for_each(|item| within(&schema["items"], item, path, problems));
+            for item in items {
+                within(&schema["items"], item, path, problems);
+            }
         }
         Value::Object(fields) => {
             for (name, value) in fields {
