@@ -5,6 +5,8 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/attacks.rs"]
+mod attacks;
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
 #[path = "scenarios/chart.rs"]
@@ -39,5 +41,7 @@ mod refusing;
 mod report;
 #[path = "scenarios/request.rs"]
 mod request;
+#[path = "scenarios/seeing.rs"]
+mod seeing;
 #[path = "scenarios/world.rs"]
 mod world;
