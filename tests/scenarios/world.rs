@@ -122,7 +122,8 @@ impl Stack {
     }
 }
 
-async fn client(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Client {
+/// A client of whom this kubeconfig speaks for.
+pub async fn client(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Config::from_custom_kubeconfig(kubeconfig, options).await.expect("a usable kubeconfig");
     Client::try_from(config).expect("a client")
