@@ -17,8 +17,12 @@ mod docs;
 mod ending;
 #[path = "scenarios/ending_overlaps.rs"]
 mod ending_overlaps;
+#[path = "scenarios/faults.rs"]
+mod faults;
 #[path = "scenarios/forging.rs"]
 mod forging;
+#[path = "scenarios/forging_away.rs"]
+mod forging_away;
 #[path = "scenarios/forging_rules.rs"]
 mod forging_rules;
 #[path = "scenarios/forging_votes.rs"]
@@ -41,6 +45,8 @@ mod refusing;
 mod report;
 #[path = "scenarios/request.rs"]
 mod request;
+#[path = "scenarios/restarts.rs"]
+mod restarts;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
 #[path = "scenarios/world.rs"]
