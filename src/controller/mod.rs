@@ -23,11 +23,15 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Client,
-    runtime::{events::Recorder, reflector::Store},
+    runtime::{
+        events::Recorder,
+        reflector::{ObjectRef, Store},
+    },
 };
+use tokio::sync::broadcast;
 
 use crate::{
-    api::AccessPolicy,
+    api::{AccessPolicy, AccessRequest},
     domain::{Request, duration::later},
     guard::{Guard, InForce, NotInForce},
     metrics::{Metrics, Snapshot},
@@ -55,6 +59,7 @@ pub struct Context {
     verdicts: tokio::sync::Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
+    woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     recorder: Recorder,
     guard_state: Mutex<Result<(), String>>,
 }

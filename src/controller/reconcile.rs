@@ -76,6 +76,9 @@ impl Context {
                     report::announce(self, object, &written);
                     self.index.put(written.clone());
                     recorded = written;
+                    if status.phase.is_some_and(Phase::is_final) {
+                        self.wake(&observed.siblings);
+                    }
                 }
                 Err(error) if error.is_conflict() => {
                     self.read_again(object).await?;
@@ -115,7 +118,8 @@ impl Context {
         }
     }
 
-    async fn read_again(&self, object: &AccessRequest) -> Result<(), Error> {
+    /// Brings the index up to date with what somebody else wrote.
+    pub async fn read_again(&self, object: &AccessRequest) -> Result<(), Error> {
         let api: Api<AccessRequest> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         let read = limited(api.get_opt(&object.name_any())).await.map_err(Error::ReadRequest)?;
         if let Some(read) = read.filter(|read| read.metadata.uid == object.metadata.uid) {
@@ -161,6 +165,15 @@ impl Context {
         wake.map_or_else(Action::await_change, |wake| Action::requeue(until(wake)))
     }
 
+    /// Has requests looked at again that may have waited for this one's end.
+    fn wake(&self, siblings: &[Request]) {
+        for sibling in siblings.iter().filter(|sibling| sibling.phase() == Some(Phase::Approved)) {
+            self.memory().remove(&sibling.uid);
+            // Nobody listens while the process stops.
+            let _ = self.woken.send(ObjectRef::new(&sibling.name).within(&sibling.namespace));
+        }
+    }
+
     /// How long to wait after one more failure in a row.
     pub fn retry_after(&self, uid: &str) -> Duration {
         let mut memory = self.memory();
@@ -173,6 +186,7 @@ impl Context {
 
     /// Forgets what is not there any more, and what is over.
     pub fn forget_the_gone(&self) {
+        self.index.forget_the_gone();
         let all = self.index.all();
         let live = all.iter().filter(|request| !Request::parse(request).phase().is_some_and(Phase::is_final));
         let requests = live.filter_map(|request| request.metadata.uid.clone());

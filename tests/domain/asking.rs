@@ -115,7 +115,9 @@ fn a_request_waits_a_minute_for_its_policy() {
 fn a_policy_that_is_not_ready_is_waited_for() {
     let policy = policy();
     let answer = world(&policy).not_ready(&policy).at(300).decide(&request("fix"));
-    answer.is_for(Pending, "PolicyNotReady").says("no such role").next(Next::Retry { until: None });
+    answer.is_for(Pending, "PolicyNotReady").says("no such role").next(Next::Retry { until: Some(at(3600)) });
+    let late = world(&policy).not_ready(&policy).at(3600).decide_on(&answer.after());
+    late.is_for(TimedOut, "TimedOut").says("nobody decided within 1h").says("no such role");
     world(&policy).not_ready(&policy.suspended()).decide(&request("fix")).is(Rejected).says("suspended");
 }
 

@@ -98,8 +98,9 @@ impl World {
         self
     }
     pub fn not_ready(mut self, policy: &PolicyBuilder) -> Self {
-        let Policy { uid, suspended, .. } = policy.read();
-        self.policy = PolicyView::NotReady { uid, suspended, why: "spec.grants: no such role".into() };
+        let policy = policy.read();
+        let (uid, suspended, why) = (policy.uid.clone(), policy.suspended, "spec.grants: no such role".into());
+        self.policy = PolicyView::NotReady { uid, suspended, why, policy: Some(Arc::new(policy)) };
         self
     }
     pub fn guard(mut self, guard: Guard) -> Self {
@@ -143,7 +144,7 @@ impl World {
 
     /// What the controller would show: what was asked for, and nothing else.
     pub fn observed(&self, request: &Request) -> Observed {
-        let Needs { guard, people, targets } = needs(request, self.now);
+        let Needs { guard, people, enders, targets } = needs(request, self.now);
         let phase = request.phase();
         let ends = phase.is_some_and(|phase| phase.is_final() || phase == Phase::Revoking)
             || request.is_due(self.now)
@@ -152,6 +153,7 @@ impl World {
         let seen = |name: &String| self.people.get(name).cloned().map(|lookup| (name.clone(), lookup));
         let people: People = match &policy {
             PolicyView::Ready(_) => people.iter().filter_map(seen).collect(),
+            PolicyView::NotReady { policy: Some(_), .. } => enders.iter().filter_map(seen).collect(),
             PolicyView::Absent | PolicyView::NotReady { .. } => People::new(),
         };
         let gives = phase.is_none_or(|phase| phase == Phase::Pending) || targets;
