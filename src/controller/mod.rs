@@ -4,6 +4,7 @@
 //! words and Keycloak; [`index`] knows the requests.
 
 mod enact;
+mod epoch;
 mod error;
 mod index;
 mod observe;

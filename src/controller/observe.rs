@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Context,
+    Context, epoch,
     error::Error,
     policies::{Depth, Seen},
     realm::{GroupIds, Realm, pinned},
@@ -22,6 +22,7 @@ impl Context {
         let needs = domain::needs(request, now);
         let guard = if needs.guard { self.ask_guard().await } else { Guard::NotAsked };
         let Seen { view, groups } = self.policy_for(request, &needs, now).await?;
+        let view = epoch::voted_on(view, &guard, request);
         let mut observed = Observed {
             guard,
             policy: view,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, core::DynamicObject};
 use serde_json::Value;
 use thiserror::Error;
@@ -33,6 +34,9 @@ pub const OBJECTS: [&str; 8] = [
 /// How long one question may take. kube repeats a question that was answered with 429, 503 or 504 up to 15 times.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Admission policies bite about a second after they were written (kube-apiserver 1.37.1).
+const ENFORCEMENT_DELAY: Duration = Duration::from_secs(2);
+
 /// Compares what is installed with what is shipped.
 #[derive(Clone)]
 pub struct Guard {
@@ -43,7 +47,7 @@ pub struct Guard {
 /// The admission policies are installed, unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
-    /// When the youngest of the policies and bindings was created: what is older may be forged.
+    /// When one of the policies and bindings was written last: what is older may be forged.
     pub since: Timestamp,
     /// Whether the API server fills in the caller (`hallpass-stamp`; Kubernetes 1.36 and newer).
     pub stamp: bool,
@@ -74,6 +78,14 @@ pub enum NotInForce {
         /// Kind and name.
         object: String,
     },
+    /// It was written a moment ago, so that it may not bite yet.
+    #[error("{object} was written at {written}; it may not bite yet")]
+    Young {
+        /// Kind and name.
+        object: String,
+        /// When.
+        written: Timestamp,
+    },
     /// The API server could not be asked, or would not say.
     #[error("cannot read {object}")]
     Read {
@@ -94,7 +106,7 @@ impl NotInForce {
     /// Whether the API server did not say, so that nothing is known. Else what it says is wrong.
     pub const fn is_unknown(&self) -> bool {
         match self {
-            Self::Missing { .. } | Self::Differs { .. } | Self::Leaving { .. } => false,
+            Self::Missing { .. } | Self::Differs { .. } | Self::Leaving { .. } | Self::Young { .. } => false,
             Self::Read { .. } | Self::NoAnswer { .. } => true,
         }
     }
@@ -112,10 +124,16 @@ impl Guard {
         let found = join_all(self.shipped.iter().map(|object| self.find(object))).await;
         let mut in_force = InForce { since: Timestamp::MIN, stamp: true };
         for (object, found) in self.shipped.iter().zip(found) {
-            let created = found?;
-            match (object.role, created) {
-                // Without a time of creation nothing is known to be younger.
-                (Role::Admission, created) => in_force.since = in_force.since.max(created.unwrap_or(Timestamp::MAX)),
+            let written = found?;
+            match (object.role, written) {
+                // Without a time nothing is known to be younger.
+                (Role::Admission, written) => {
+                    let written = written.unwrap_or(Timestamp::MAX);
+                    if written.checked_add(ENFORCEMENT_DELAY).unwrap_or(Timestamp::MAX) > Timestamp::now() {
+                        return Err(NotInForce::Young { object: object.to_string(), written });
+                    }
+                    in_force.since = in_force.since.max(written);
+                }
                 (Role::Stamp, None) => in_force.stamp = false,
                 (Role::Stamp, Some(_)) | (Role::Crd, _) => {}
             }
@@ -123,9 +141,9 @@ impl Guard {
         Ok(in_force)
     }
 
-    /// When it was created; nothing if it may be missing and is. A kind that the API server does not know is missing.
+    /// When it was written last; nothing if it may be missing and is. A kind that the API server does not know is missing.
     async fn find(&self, shipped: &Shipped) -> Result<Option<Timestamp>, NotInForce> {
-        let object = || format!("{} {}", shipped.resource.kind, shipped.name);
+        let object = || shipped.to_string();
         // A GET without a resourceVersion is a consistent read.
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &shipped.resource);
         let answer = timeout(PATIENCE, api.get_opt(&shipped.name)).await;
@@ -141,7 +159,34 @@ impl Guard {
         let spec = live.data.get_mut("spec").map(Value::take);
         match difference(&shipped.content, &Value::from_iter([("spec", spec)])) {
             Some(path) => Err(NotInForce::Differs { object: object(), path }),
-            None => Ok(live.metadata.creation_timestamp.map(|created| created.0)),
+            None => Ok(written(&live.metadata)),
         }
+    }
+}
+
+/// When an object was written last, its status apart. An edit that was undone leaves the time of the undoing.
+fn written(metadata: &ObjectMeta) -> Option<Timestamp> {
+    let created = metadata.creation_timestamp.as_ref()?.0;
+    let writes = metadata.managed_fields.iter().flatten().filter(|write| write.subresource.is_none());
+    writes.filter_map(|write| write.time.as_ref().map(|time| time.0)).chain([created]).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_counts_as_writing_and_a_status_does_not() {
+        let metadata: ObjectMeta = serde_json::from_value(serde_json::json!({
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "managedFields": [
+                {"manager": "helm", "time": "2026-01-01T00:00:00Z"},
+                {"manager": "kubectl-edit", "time": "2026-01-02T00:00:00Z"},
+                {"manager": "apiserver", "time": "2026-01-03T00:00:00Z", "subresource": "status"},
+            ],
+        }))
+        .expect("metadata");
+        assert_eq!(written(&metadata).map(|time| time.to_string()).as_deref(), Some("2026-01-02T00:00:00Z"));
+        assert_eq!(written(&ObjectMeta::default()), None);
     }
 }
