@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -37,6 +38,9 @@ func (s *stack) up(withOperator bool) error {
 		return err
 	}
 	if err := step("sign-in", s.waitForSignIn); err != nil {
+		return err
+	}
+	if err := step("admission policies", s.waitForAdmission); err != nil {
 		return err
 	}
 	if withOperator {
@@ -156,4 +160,37 @@ func (s *stack) waitForSignIn() (string, error) {
 		return err
 	})
 	return "the API server takes Keycloak's tokens: " + name, err
+}
+
+// waitForAdmission waits until the API server has taken in the admission policies and their parameters, which takes it
+// some seconds after a start: an honest request passes and a forged one does not. Both are dry runs.
+func (s *stack) waitForAdmission() (string, error) {
+	api, err := s.asAdmin()
+	if err != nil {
+		return "", err
+	}
+	try := func(fields map[string]any) error {
+		spec := map[string]any{"policyName": "dry-run"}
+		for key, value := range fields {
+			spec[key] = value
+		}
+		return api.call(http.MethodPost, "/apis/hallpass.dev/v1alpha1/namespaces/"+requestNamespace+"/accessrequests?dryRun=All",
+			map[string]any{
+				"apiVersion": "hallpass.dev/v1alpha1", "kind": "AccessRequest",
+				"metadata": map[string]any{"generateName": "dry-run-"}, "spec": spec,
+			}, nil)
+	}
+	return "enforced", s.waitFor([]string{apiServer}, time.Minute, func() error {
+		if err := try(nil); err != nil {
+			return err
+		}
+		err := try(map[string]any{"requester": "oidc:nobody", "submittedBy": "oidc:nobody"})
+		if err == nil {
+			return errors.New("a forged request passes")
+		}
+		if !strings.Contains(err.Error(), "hallpass-identity") {
+			return err
+		}
+		return nil
+	})
 }

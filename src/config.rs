@@ -30,7 +30,7 @@ pub struct Realm {
     pub realm: String,
     /// How the operator signs in.
     pub auth: Auth,
-    /// PEM file with the certificate authorities to trust; the built-in ones if left out.
+    /// PEM file with the certificate authorities to trust; those of the operating system if left out.
     pub ca_file: Option<PathBuf>,
     /// How people are found.
     #[serde(default)]
@@ -130,7 +130,9 @@ impl Config {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        let config: Self = serde_saphyr::from_str(text)
+        // An error is one line of the log: without the lines of the file around it.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let config: Self = serde_saphyr::from_str_with_options(text, options)
             .map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })?;
         match config.problem() {
             None => Ok(config),
@@ -223,6 +225,7 @@ mod tests {
             ),
         ] {
             let refusal = refusal(text);
+            assert_eq!(refusal.lines().count(), 1, "{refusal}");
             for word in words {
                 assert!(refusal.contains(word), "{word:?} is missing in: {refusal}");
             }

@@ -1,5 +1,7 @@
 //! Logs.
 
+use std::io::{self, IsTerminal};
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::args::LogFormat;
@@ -13,6 +15,6 @@ pub fn init(format: LogFormat) {
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_target(false)).init(),
-        LogFormat::Text => registry.with(fmt::layer().with_target(false)).init(),
+        LogFormat::Text => registry.with(fmt::layer().with_ansi(io::stdout().is_terminal()).with_target(false)).init(),
     }
 }

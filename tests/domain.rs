@@ -7,12 +7,18 @@ mod activation;
 mod asking;
 #[path = "domain/ending.rs"]
 mod ending;
+#[path = "domain/events.rs"]
+mod events;
 #[path = "domain/life.rs"]
 mod life;
 #[path = "domain/policies.rs"]
 mod policies;
+#[path = "domain/properties.rs"]
+mod properties;
 #[path = "domain/requests.rs"]
 mod requests;
+#[path = "domain/simulator.rs"]
+mod simulator;
 #[path = "domain/voting.rs"]
 mod voting;
 #[path = "domain/world.rs"]

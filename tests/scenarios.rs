@@ -5,16 +5,24 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/attacks.rs"]
+mod attacks;
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
 #[path = "scenarios/chart.rs"]
 mod chart;
+#[path = "scenarios/docs.rs"]
+mod docs;
 #[path = "scenarios/ending.rs"]
 mod ending;
 #[path = "scenarios/ending_overlaps.rs"]
 mod ending_overlaps;
+#[path = "scenarios/faults.rs"]
+mod faults;
 #[path = "scenarios/forging.rs"]
 mod forging;
+#[path = "scenarios/forging_away.rs"]
+mod forging_away;
 #[path = "scenarios/forging_rules.rs"]
 mod forging_rules;
 #[path = "scenarios/forging_votes.rs"]
@@ -37,5 +45,9 @@ mod refusing;
 mod report;
 #[path = "scenarios/request.rs"]
 mod request;
+#[path = "scenarios/restarts.rs"]
+mod restarts;
+#[path = "scenarios/seeing.rs"]
+mod seeing;
 #[path = "scenarios/world.rs"]
 mod world;

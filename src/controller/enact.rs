@@ -4,7 +4,7 @@ use futures::future::join_all;
 
 use super::{
     Context,
-    error::{API_LIMIT, Error},
+    error::{API_LIMIT, Error, chain},
     realm::unpinned,
     report,
 };
@@ -24,7 +24,7 @@ impl Context {
             match effect {
                 Effect::AddFinalizer => self.index.put(report::finalizer(self, object, true).await?),
                 Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
-                Effect::HandOver { target, to } => outcomes.push(self.hand_over(target, to).await),
+                Effect::HandOver { target, to } => outcomes.extend(self.hand_over(target, to).await?),
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                     in_keycloak.push(self.in_keycloak(&request, effect, target));
                 }
@@ -69,24 +69,24 @@ impl Context {
         }
     }
 
-    /// Records in another request of the same subject that a target is its own now.
-    async fn hand_over(&self, target: &TargetStatus, to: &str) -> Outcome {
+    /// Records in another request of the same subject that a target is its own now. Nothing came out if somebody else wrote
+    /// to that one meanwhile: look and decide again.
+    async fn hand_over(&self, target: &TargetStatus, to: &str) -> Result<Option<Outcome>, Error> {
+        let outcome = |result| Ok(Some(Outcome { target: target.name.clone(), result }));
         let heir = self.index.all().into_iter().find(|other| other.metadata.uid.as_deref() == Some(to));
-        let result = match heir {
-            None => OutcomeResult::Failed("the request that was to take over is gone".into()),
-            Some(heir) => {
-                let mut status = heir.status.clone().unwrap_or_default();
-                let targets = status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
-                targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
-                match report::status(self, &heir, &status, API_LIMIT).await {
-                    Ok(written) => {
-                        self.index.put(written);
-                        OutcomeResult::HandedOver
-                    }
-                    Err(error) => OutcomeResult::Failed(format!("cannot hand over: {}", super::error::chain(&error))),
-                }
-            }
+        let Some(heir) = heir else {
+            return outcome(OutcomeResult::Failed("the request that was to take over is gone".into()));
         };
-        Outcome { target: target.name.clone(), result }
+        let mut status = heir.status.clone().unwrap_or_default();
+        let targets = status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
+        targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
+        match report::status(self, &heir, &status, API_LIMIT).await {
+            Ok(written) => {
+                self.index.put(written);
+                outcome(OutcomeResult::HandedOver)
+            }
+            Err(error) if error.is_conflict() => self.read_again(&heir).await.map(|()| None),
+            Err(error) => outcome(OutcomeResult::Failed(format!("cannot hand over: {}", chain(&error)))),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! A decision for a subject has to see what was just written for another request of the same subject.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,9 +25,17 @@ impl Index {
 
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
     pub fn put(&self, request: AccessRequest) {
-        if let Some(uid) = request.metadata.uid.clone() {
-            self.own().insert(uid, Arc::new(request));
+        let Some(uid) = request.metadata.uid.clone() else { return };
+        let mut own = self.own();
+        if own.get(&uid).is_none_or(|known| version(known) < version(&request)) {
+            own.insert(uid, Arc::new(request));
         }
+    }
+
+    /// Forgets what the watch does not show any more.
+    pub fn forget_the_gone(&self) {
+        let there: HashSet<_> = self.store.state().iter().filter_map(|stored| stored.metadata.uid.clone()).collect();
+        self.own().retain(|uid, _| there.contains(uid));
     }
 
     /// The newest known version.

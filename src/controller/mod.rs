@@ -23,11 +23,15 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Client,
-    runtime::{events::Recorder, reflector::Store},
+    runtime::{
+        events::Recorder,
+        reflector::{ObjectRef, Store},
+    },
 };
+use tokio::sync::broadcast;
 
 use crate::{
-    api::AccessPolicy,
+    api::{AccessPolicy, AccessRequest},
     domain::{Request, duration::later},
     guard::{Guard, InForce, NotInForce},
     metrics::{Metrics, Snapshot},
@@ -55,8 +59,9 @@ pub struct Context {
     verdicts: tokio::sync::Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
+    woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     recorder: Recorder,
-    guard_state: Mutex<Result<(), String>>,
+    guard_state: Mutex<Result<InForce, String>>,
 }
 
 /// Whose holdings: a Keycloak user, by the server's URL and the ids of realm and user. Names can change.
@@ -97,9 +102,12 @@ struct Memory {
 #[derive(Clone, PartialEq, Eq)]
 struct Settled {
     request: Option<String>,
-    policy: Option<(Option<String>, Option<String>)>,
+    policy: KnownPolicy,
     wake: Option<Timestamp>,
 }
+
+/// UID and version of a policy.
+type KnownPolicy = Option<(Option<String>, Option<String>)>;
 
 impl Context {
     /// Whose holdings a request is about, once that is known.
@@ -114,23 +122,37 @@ impl Context {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what the guard said last, for people; says so when it changes.
+    /// Remembers what the guard said last, for people. When it changes, that is said, and whoever waits is looked at again.
     fn remember_guard(&self, answer: &Result<InForce, NotInForce>) {
-        let state = answer.as_ref().map(drop).map_err(|error| chain(error));
+        let state = match answer {
+            Ok(in_force) => Ok(in_force.clone()),
+            Err(error) => Err(chain(error)),
+        };
         let mut last = self.guard_state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != state {
-            match &state {
-                Ok(()) => tracing::info!("the admission policies are in force"),
-                Err(why) => tracing::error!(why, "the admission policies are not in force"),
+        if *last == state {
+            return;
+        }
+        match &state {
+            Ok(InForce { epoch, since, stamp }) => {
+                tracing::info!(epoch, %since, stamp, "the admission policies are in force");
             }
+            Err(why) => tracing::error!(why, "the admission policies are not in force"),
         }
         *last = state;
+        drop(last);
+        self.wake_those_who_wait();
     }
 
     /// How the operator is.
     pub fn health(&self) -> Health {
         Health {
-            guard: self.guard_state.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            guard: self
+                .guard_state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .map(drop)
+                .map_err(Clone::clone),
             realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state())).collect(),
         }
     }

@@ -33,10 +33,15 @@ impl Context {
             outcomes,
             ballot: ballot()?,
         };
-        let PolicyView::Ready(policy) = &observed.policy else { return Ok(observed) };
+        let Some(policy) = observed.policy.known() else { return Ok(observed) };
         let Ok(realm) = self.realm_of(policy) else { return Ok(observed) };
-        if !needs.people.is_empty() {
-            observed.people = realm.people(&needs.people, &groups).await;
+        let ready = matches!(observed.policy, PolicyView::Ready(_));
+        let people = if ready { &needs.people } else { &needs.enders };
+        if !people.is_empty() {
+            observed.people = realm.people(people, &groups).await;
+        }
+        if !ready {
+            return Ok(observed);
         }
         let gives = request.phase().is_none_or(|phase| phase == Phase::Pending) || needs.targets;
         if gives && matches!(observed.people.get(&request.requester), Some(Lookup::Person(_))) {

@@ -34,20 +34,23 @@ pub struct Verdict {
     uid: String,
     generation: i64,
     at: Instant,
-    outcome: Result<GroupIds, Vec<Problem>>,
+    groups: Result<GroupIds, Vec<Problem>>,
+    grants: Vec<Problem>,
 }
 
 impl Verdict {
     /// How long until Keycloak should be asked again.
     fn good_for(&self) -> Duration {
-        let life = if self.outcome.is_ok() { RECHECK } else { RETRY };
+        let life = if self.groups.is_ok() && self.grants.is_empty() { RECHECK } else { RETRY };
         life.saturating_sub(self.at.elapsed())
     }
 }
 
 /// Whether a policy stands, and for how long that can be relied on.
 struct Examined {
-    outcome: Result<GroupIds, Vec<Problem>>,
+    problems: Vec<Problem>,
+    /// As far as they were found.
+    groups: GroupIds,
     good_for: Duration,
 }
 
@@ -55,7 +58,7 @@ struct Examined {
 pub struct Seen {
     /// Whether it can be used.
     pub view: PolicyView,
-    /// The ids of its groups, if it can.
+    /// The ids of its groups, as far as they were found.
     pub groups: GroupIds,
 }
 
@@ -82,21 +85,31 @@ impl Context {
         let (uid, suspended) = (policy.metadata.uid.clone().unwrap_or_default(), policy.spec.suspended);
         let parsed = match Policy::parse(&policy) {
             Ok(parsed) => Arc::new(parsed),
-            Err(problems) => return known(PolicyView::NotReady { uid, suspended, why: words(&problems) }),
+            Err(problems) => {
+                return known(PolicyView::NotReady { uid, suspended, why: words(&problems), policy: None });
+            }
         };
-        let outcome = match depth {
-            Depth::Existence => Ok(GroupIds::new()),
-            Depth::Membership => self.examine(&parsed, |known| known.at.elapsed() >= FRESH).await.outcome,
+        let (problems, groups) = match depth {
+            Depth::Existence => (Vec::new(), GroupIds::new()),
+            Depth::Membership => {
+                let examined = self.examine(&parsed, |known| known.at.elapsed() >= FRESH).await;
+                (examined.problems, examined.groups)
+            }
             // The grants are asked for by whoever activates: only those that are wanted.
             Depth::Everything => match self.realm_of(&parsed) {
-                Ok(realm) => realm.groups(&parsed).await,
-                Err(problem) => Err(vec![problem]),
+                Ok(realm) => match realm.groups(&parsed).await {
+                    Ok(groups) => (Vec::new(), groups),
+                    Err(problems) => (problems, GroupIds::new()),
+                },
+                Err(problem) => (vec![problem], GroupIds::new()),
             },
         };
-        match outcome {
-            Ok(groups) => Ok(Seen { view: PolicyView::Ready(parsed), groups }),
-            Err(problems) => known(PolicyView::NotReady { uid, suspended, why: words(&problems) }),
-        }
+        let view = if problems.is_empty() {
+            PolicyView::Ready(parsed)
+        } else {
+            PolicyView::NotReady { uid, suspended, why: words(&problems), policy: Some(parsed) }
+        };
+        Ok(Seen { view, groups })
     }
 
     /// The policy; from the API server whenever something may be given, or when the cache has none.
@@ -119,6 +132,7 @@ impl Context {
                 uid: invalid.metadata.uid.unwrap_or_default(),
                 suspended: false,
                 why: format!("this version cannot read it: {}", invalid.error),
+                policy: None,
             }),
         }))
     }
@@ -143,34 +157,32 @@ impl Context {
         let verdict = if let Some(known) = known.filter(|known| same(known) && !stale(known)) {
             known
         } else {
-            let outcome = self.ask_about(policy).await;
-            let (uid, generation) = (policy.uid.clone(), policy.generation);
-            let verdict = Verdict { uid, generation, at: Instant::now(), outcome };
+            let verdict = self.ask_about(policy).await;
             self.verdicts.lock().await.insert(policy.name.clone(), verdict.clone());
             verdict
         };
         let good_for = verdict.good_for();
+        let Verdict { groups, grants: mut problems, .. } = verdict;
+        let groups = groups.unwrap_or_else(|missing| {
+            problems.extend(missing);
+            GroupIds::new()
+        });
         // Other policies change without this one: what follows from them is never remembered.
-        let makes = self.realm_of(policy).map(|realm| self.make_approvers(policy, realm)).unwrap_or_default();
-        let outcome = match verdict.outcome {
-            Ok(groups) if makes.is_empty() => Ok(groups),
-            Ok(_) => Err(makes),
-            Err(problems) => Err(problems.into_iter().chain(makes).collect()),
-        };
-        Examined { outcome, good_for }
+        problems.extend(self.realm_of(policy).map(|realm| self.make_approvers(policy, realm)).unwrap_or_default());
+        problems.dedup();
+        Examined { problems, groups, good_for }
     }
 
     /// Asks Keycloak about everything that a policy names.
-    async fn ask_about(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
-        let realm = self.realm_of(policy).map_err(|problem| vec![problem])?;
-        match tokio::join!(realm.groups(policy), realm.targets(&policy.grants)) {
-            (Ok(groups), Ok(_)) => Ok(groups),
-            (groups, targets) => {
-                let mut problems: Vec<Problem> = targets.err().into_iter().chain(groups.err()).flatten().collect();
-                problems.dedup();
-                Err(problems)
+    async fn ask_about(&self, policy: &Policy) -> Verdict {
+        let (groups, grants) = match self.realm_of(policy) {
+            Ok(realm) => {
+                let (groups, grants) = tokio::join!(realm.groups(policy), realm.targets(&policy.grants));
+                (groups, grants.err().unwrap_or_default())
             }
-        }
+            Err(problem) => (Err(vec![problem]), Vec::new()),
+        };
+        Verdict { uid: policy.uid.clone(), generation: policy.generation, at: Instant::now(), groups, grants }
     }
 
     /// Grants of a policy whose holder would be an approver somewhere.
@@ -185,8 +197,9 @@ pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Resu
     let (outcome, again) = match Policy::parse(&policy) {
         Err(problems) => (Err(problems), None),
         Ok(parsed) => {
-            let Examined { outcome, good_for } = context.examine(&parsed, |known| known.good_for().is_zero()).await;
-            (outcome.map(|_| parsed.suspended), Some(good_for))
+            let examined = context.examine(&parsed, |known| known.good_for().is_zero()).await;
+            let outcome = if examined.problems.is_empty() { Ok(parsed.suspended) } else { Err(examined.problems) };
+            (outcome, Some(examined.good_for))
         }
     };
     let (ready, reason) = match &outcome {

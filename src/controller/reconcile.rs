@@ -9,7 +9,7 @@ use kube::{
 };
 
 use super::{
-    Context, Settled,
+    Context, KnownPolicy, Settled,
     error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
     report,
 };
@@ -36,11 +36,13 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
         // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
         let _alone = context.locks.lock(subject.as_ref()).await;
         let object = context.index.newest(&request);
+        // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
+        let policy = context.known_policy(&object);
         let Some(step) = context.step(&object, std::mem::take(&mut outcomes)).await? else { continue };
         let Step { decision, recorded, outcomes: came_out } = step;
         outcomes = came_out;
         if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
-            return Ok(context.wait(&recorded, decision.next));
+            return Ok(context.wait(&recorded, policy, decision.next));
         }
     }
     Err(Error::Unsettled(MAX_STEPS))
@@ -74,6 +76,9 @@ impl Context {
                     report::announce(self, object, &written);
                     self.index.put(written.clone());
                     recorded = written;
+                    if status.phase.is_some_and(Phase::is_final) {
+                        self.wake(&observed.siblings);
+                    }
                 }
                 Err(error) if error.is_conflict() => {
                     self.read_again(object).await?;
@@ -113,7 +118,8 @@ impl Context {
         }
     }
 
-    async fn read_again(&self, object: &AccessRequest) -> Result<(), Error> {
+    /// Brings the index up to date with what somebody else wrote.
+    pub async fn read_again(&self, object: &AccessRequest) -> Result<(), Error> {
         let api: Api<AccessRequest> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         let read = limited(api.get_opt(&object.name_any())).await.map_err(Error::ReadRequest)?;
         if let Some(read) = read.filter(|read| read.metadata.uid == object.metadata.uid) {
@@ -128,21 +134,18 @@ impl Context {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
         let wait = settled.wake.map(until);
-        let same = settled == self.settled(object, settled.wake) && wait != Some(Duration::ZERO);
+        let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
         same.then(|| wait.map_or_else(Action::await_change, Action::requeue))
     }
 
-    fn settled(&self, object: &AccessRequest, wake: Option<Timestamp>) -> Settled {
-        let policy = self.policies.get(&ObjectRef::new(&object.spec.policy_name));
-        Settled {
-            request: object.metadata.resource_version.clone(),
-            policy: policy.map(|policy| (policy.metadata.uid.clone(), policy.metadata.resource_version.clone())),
-            wake,
-        }
+    /// The version of a request's policy that the watch has shown.
+    fn known_policy(&self, object: &AccessRequest) -> KnownPolicy {
+        let policy = self.policies.get(&ObjectRef::new(&object.spec.policy_name))?;
+        Some((policy.metadata.uid.clone(), policy.metadata.resource_version.clone()))
     }
 
     /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, next: Next) -> Action {
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Action {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -152,7 +155,7 @@ impl Context {
                 Some(limit.map_or(retry, |limit| limit.min(retry)))
             }
         };
-        let settled = self.settled(object, wake);
+        let settled = seen(object, policy, wake);
         let mut memory = self.memory();
         let memory = memory.entry(uid).or_default();
         memory.settled = Some(settled);
@@ -160,6 +163,29 @@ impl Context {
             memory.attempts = 0;
         }
         wake.map_or_else(Action::await_change, |wake| Action::requeue(until(wake)))
+    }
+
+    /// Has requests looked at again that may have waited for this one's end.
+    fn wake(&self, siblings: &[Request]) {
+        for sibling in siblings.iter().filter(|sibling| sibling.phase() == Some(Phase::Approved)) {
+            self.look_again(&sibling.uid, ObjectRef::new(&sibling.name).within(&sibling.namespace));
+        }
+    }
+
+    /// Has requests looked at again that have no access yet: what they wait for may have changed.
+    pub fn wake_those_who_wait(&self) {
+        for request in self.index.all() {
+            let phase = request.status.as_ref().and_then(|status| status.phase);
+            if matches!(phase, None | Some(Phase::Pending | Phase::Approved)) {
+                self.look_again(request.metadata.uid.as_deref().unwrap_or_default(), ObjectRef::from_obj(&request));
+            }
+        }
+    }
+
+    fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
+        self.memory().remove(uid);
+        // Nobody listens while the process stops.
+        let _ = self.woken.send(request);
     }
 
     /// How long to wait after one more failure in a row.
@@ -174,6 +200,7 @@ impl Context {
 
     /// Forgets what is not there any more, and what is over.
     pub fn forget_the_gone(&self) {
+        self.index.forget_the_gone();
         let all = self.index.all();
         let live = all.iter().filter(|request| !Request::parse(request).phase().is_some_and(Phase::is_final));
         let requests = live.filter_map(|request| request.metadata.uid.clone());
@@ -182,6 +209,10 @@ impl Context {
         let there: HashSet<String> = requests.chain(policies).collect();
         self.memory().retain(|uid, _| there.contains(uid));
     }
+}
+
+fn seen(object: &AccessRequest, policy: KnownPolicy, wake: Option<Timestamp>) -> Settled {
+    Settled { request: object.metadata.resource_version.clone(), policy, wake }
 }
 
 /// From now to a time; nothing if it has passed.

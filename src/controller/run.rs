@@ -51,6 +51,7 @@ pub async fn run<F: Future<Output = ()>>(
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
+    let (woken, _) = broadcast::channel(1024);
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         index: Index::new(requests.clone()),
@@ -58,6 +59,7 @@ pub async fn run<F: Future<Output = ()>>(
         verdicts: tokio::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
+        woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
         realms,
@@ -69,11 +71,13 @@ pub async fn run<F: Future<Output = ()>>(
     let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));
     let other_policies = {
         let policies = policies.clone();
-        listen(news.subscribe()).filter(|news| future::ready(news.concerns_other_policies())).flat_map(move |_| {
-            let concerned =
-                policies.state_filter(|policy| policy.spec.grants.iter().any(|grant| grant.group.is_some()));
-            stream::iter(references(&concerned))
-        })
+        listen(news.subscribe(), Some(News::Missed))
+            .filter(|news| future::ready(news.concerns_other_policies()))
+            .flat_map(move |_| {
+                let concerned =
+                    policies.state_filter(|policy| policy.spec.grants.iter().any(|grant| grant.group.is_some()));
+                stream::iter(references(&concerned))
+            })
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
@@ -81,12 +85,13 @@ pub async fn run<F: Future<Output = ()>>(
         .map_ok(|request| ObjectRef::from_obj(&request));
     let of_policy = {
         let requests = requests.clone();
-        listen(news.subscribe()).flat_map(move |news| {
+        listen(news.subscribe(), Some(News::Missed)).flat_map(move |news| {
             let concerned = requests.state_filter(|request| news.concerns_requests_of(&request.spec.policy_name));
             stream::iter(references(&concerned))
         })
     };
-    let request_queue = stream::select(request_changes, of_policy.map(Ok));
+    let woken = listen(woken.subscribe(), None);
+    let request_queue = stream::select(request_changes, stream::select(of_policy, woken).map(Ok));
 
     let policy_loop = applier(
         |policy, context| Box::pin(policies::reconcile(policy, context)),
@@ -220,12 +225,19 @@ fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<AccessPolic
     }
 }
 
-fn listen(news: broadcast::Receiver<News>) -> impl Stream<Item = News> {
-    stream::unfold(news, |mut news| async move {
-        match news.recv().await {
-            Ok(heard) => Some((heard, news)),
-            Err(broadcast::error::RecvError::Lagged(_)) => Some((News::Missed, news)),
-            Err(broadcast::error::RecvError::Closed) => None,
+/// What is sent from now on; `missed` instead of what came too fast.
+fn listen<T: Clone>(sent: broadcast::Receiver<T>, missed: Option<T>) -> impl Stream<Item = T> {
+    stream::unfold((sent, missed), |(mut sent, missed)| async move {
+        loop {
+            match (sent.recv().await, &missed) {
+                (Ok(heard), _) => return Some((heard, (sent, missed))),
+                (Err(broadcast::error::RecvError::Lagged(_)), Some(instead)) => {
+                    let instead = instead.clone();
+                    return Some((instead, (sent, missed)));
+                }
+                (Err(broadcast::error::RecvError::Lagged(_)), None) => {}
+                (Err(broadcast::error::RecvError::Closed), _) => return None,
+            }
         }
     })
 }

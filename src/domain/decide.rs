@@ -75,6 +75,8 @@ pub struct Needs {
     pub guard: bool,
     /// Kubernetes usernames to ask Keycloak about.
     pub people: BTreeSet<String>,
+    /// Those of them who want to end the access: they are asked about even if the policy is not ready.
+    pub enders: BTreeSet<String>,
     /// The grants as they are in Keycloak, and the policy as it is in the API server, not in a cache.
     pub targets: bool,
 }
@@ -89,7 +91,8 @@ pub fn needs(request: &Request, now: Timestamp) -> Needs {
     let ends: Vec<&Signal> = ending::unrecorded(request).collect();
     let open = request.status.ends.iter().filter(|end| ending::is_open(end)).map(|end| end.by.clone());
     needs.guard = !ends.is_empty();
-    needs.people.extend(open.chain(ends.iter().map(|end| end.by.clone())));
+    needs.enders = open.chain(ends.iter().map(|end| end.by.clone())).filter(|by| !by.is_empty()).collect();
+    needs.people.clone_from(&needs.enders);
     let starts = request.not_before.is_none_or(|start| start <= now);
     if phase.is_none() || phase == Some(Phase::Pending) || (phase == Some(Phase::Approved) && starts) {
         needs.guard = true;

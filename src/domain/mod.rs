@@ -79,9 +79,22 @@ pub enum PolicyView {
         suspended: bool,
         /// Why it cannot be used.
         why: String,
+        /// What it says, if it says something that could stand: approvers may end under it all the same.
+        policy: Option<Arc<Policy>>,
     },
     /// It is there and stands.
     Ready(Arc<Policy>),
+}
+
+impl PolicyView {
+    /// What the policy says, as far as it could stand.
+    pub fn known(&self) -> Option<&Policy> {
+        match self {
+            Self::Absent => None,
+            Self::NotReady { policy, .. } => policy.as_deref(),
+            Self::Ready(policy) => Some(policy),
+        }
+    }
 }
 
 /// What Keycloak says about people, by Kubernetes username.

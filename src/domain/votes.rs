@@ -113,6 +113,11 @@ pub fn is_on(vote: &Vote, ballot: &str) -> bool {
     name.split('.').next() == Some(ballot)
 }
 
+/// Whether a vote, taken by itself, counts.
+pub fn counts(vote: &Vote, ballot: Ballot<'_>, stages: &[Stage], people: &People) -> bool {
+    matches!(judge(vote, ballot, stages, people), Judgement::Counts { .. })
+}
+
 enum Judgement<'a> {
     Counts { stage: usize, person: &'a Person },
     DoesNot { why: String },

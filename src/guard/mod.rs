@@ -179,7 +179,7 @@ impl Guard {
             }
             let (uid, generation) = found.unwrap_or_default();
             // The specs need no digest of the live ones: they were just found equal to these.
-            hash.update(format!("{} {} {uid} {generation} {}\n", object.resource.kind, object.name, object.content));
+            hash.update(format!("{object} {uid} {generation} {}\n", object.content));
         }
         installed.fingerprint = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(installed)
@@ -187,7 +187,7 @@ impl Guard {
 
     /// Its UID and generation; nothing if it may be missing and is. A kind that the API server does not know is missing.
     async fn find(&self, shipped: &Shipped) -> Result<Option<(String, i64)>, NotInForce> {
-        let object = || format!("{} {}", shipped.resource.kind, shipped.name);
+        let object = || shipped.to_string();
         // A GET without a resourceVersion is a consistent read.
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &shipped.resource);
         let answer = timeout(PATIENCE, api.get_opt(&shipped.name)).await;

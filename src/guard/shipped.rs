@@ -1,5 +1,7 @@
 //! What must be installed: the chart's admission policies, which are embedded here, and the CRDs.
 
+use std::fmt;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta};
 use serde_json::{Value, json};
@@ -38,6 +40,12 @@ pub struct Shipped {
     pub name: String,
     /// `{"spec": …}`, as the API server returns it.
     pub content: Value,
+}
+
+impl fmt::Display for Shipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.resource.kind, self.name)
+    }
 }
 
 impl Shipped {

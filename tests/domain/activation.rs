@@ -155,7 +155,7 @@ fn what_is_there_because_of_another_request_is_ours() {
         (request("other").pending(&policy()), true),
     ];
     for (sibling, pre_existing) in siblings {
-        let answer = present.clone().beside(sibling).decide(&agreed());
+        let answer = present.clone().beside(&sibling).decide(&agreed());
         assert_eq!(intends(&answer), [("admin", pre_existing)]);
     }
 }
@@ -163,7 +163,7 @@ fn what_is_there_because_of_another_request_is_ours() {
 #[test]
 fn what_is_not_there_is_ours_whatever_others_say() {
     for sibling in [request("other").active(&[theirs("admin")]), request("other").active(&[ours("admin")])] {
-        let answer = world(&policy()).beside(sibling).decide(&agreed());
+        let answer = world(&policy()).beside(&sibling).decide(&agreed());
         assert_eq!(intends(&answer), [("admin", false)]);
         answer.does(&["map admin"]);
     }
@@ -174,11 +174,11 @@ fn an_activation_waits_while_the_same_target_is_being_taken_away() {
     let revoking = |target| request("other").revoking(EndReason::Ended, &[target]);
     let world = world(&policy()).keycloak_has("admin");
     for finalizer in [agreed(), request("fix").approved_by(BOB, &policy())] {
-        let answer = world.clone().beside(revoking(ours("admin"))).decide(&finalizer);
+        let answer = world.clone().beside(&revoking(ours("admin"))).decide(&finalizer);
         answer.is_for(Approved, "WaitingForRevocation").does(&[]).says("team/other");
         answer.next(Next::Retry { until: None });
     }
-    world.beside(revoking(ours("debug"))).decide(&agreed()).is(Activating);
+    world.beside(&revoking(ours("debug"))).decide(&agreed()).is(Activating);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_request_waits_for_votes_and_says_how_to_vote() {
 
 #[test]
 fn with_the_stamp_yes_is_enough() {
-    let stamped = world(&policy()).guard(Guard::InForce { since: at(-60), stamp: true });
+    let stamped = world(&policy()).guard(Guard::InForce { epoch: "first".into(), since: at(-60), stamp: true });
     stamped.decide(&request("fix")).says("lead.1=yes");
 }
 
@@ -115,13 +115,15 @@ fn a_request_waits_a_minute_for_its_policy() {
 fn a_policy_that_is_not_ready_is_waited_for() {
     let policy = policy();
     let answer = world(&policy).not_ready(&policy).at(300).decide(&request("fix"));
-    answer.is_for(Pending, "PolicyNotReady").says("no such role").next(Next::Retry { until: None });
+    answer.is_for(Pending, "PolicyNotReady").says("no such role").next(Next::Retry { until: Some(at(3600)) });
+    let late = world(&policy).not_ready(&policy).at(3600).decide_on(&answer.after());
+    late.is_for(TimedOut, "TimedOut").says("nobody decided within 1h").says("no such role");
     world(&policy).not_ready(&policy.suspended()).decide(&request("fix")).is(Rejected).says("suspended");
 }
 
 #[test]
 fn what_was_made_before_the_admission_policies_were_in_force_is_not_believed() {
-    let since = |seconds| world(&policy()).guard(Guard::InForce { since: at(seconds), stamp: false });
+    let since = |seconds| world(&policy()).guard(Guard::InForce { epoch: "first".into(), since: at(seconds), stamp: false });
     since(-2).decide(&request("fix")).is(Pending);
     since(-1).decide(&request("fix")).is_for(Rejected, "NotAuthenticated").says("create it again");
     since(60).decide(&request("fix")).is_for(Rejected, "NotAuthenticated");

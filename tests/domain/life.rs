@@ -42,7 +42,7 @@ pub fn may_go(from: Option<Phase>, to: Option<Phase>) -> bool {
 /// Many requests in every phase.
 fn requests() -> Vec<RequestBuilder> {
     let policy = policy();
-    let lives = [
+    let lives = vec![
         request("fix"),
         request("fix").pending(&policy),
         request("fix").pending(&policy).voted(BOB, "lead"),
@@ -88,9 +88,9 @@ fn worlds() -> Vec<World> {
         world(&policy()).outcome("admin", Removed),
         world(&policy()).outcome("debug", Missing),
         world(&policy()).fails("admin").fails("debug"),
-        world(&policy()).beside(request("other").active(&[ours("admin")])),
-        world(&policy()).beside(request("other").active(&[theirs("admin")])),
-        world(&policy()).beside(request("other").revoking(Ended, &[ours("admin")])),
+        world(&policy()).beside(&request("other").active(&[ours("admin")])),
+        world(&policy()).beside(&request("other").active(&[theirs("admin")])),
+        world(&policy()).beside(&request("other").revoking(Ended, &[ours("admin")])),
     ];
     fair.chain(odd).flat_map(|world| [0, 60, 3599, 3600].map(|seconds| world.clone().at(seconds))).collect()
 }
@@ -102,7 +102,9 @@ fn everything(mut check: impl FnMut(Timestamp, &Answer)) {
         let worlds = worlds();
         requests().iter().flat_map(|request| worlds.iter().map(|world| (world.now, world.decide(request)))).collect()
     });
-    all.iter().for_each(|(now, answer)| check(*now, answer));
+    for (now, answer) in all {
+        check(*now, answer);
+    }
 }
 
 #[test]
@@ -157,7 +159,7 @@ fn effects_follow_what_is_recorded() {
             match what {
                 "map" => assert!(answer.status().phase == Some(Activating) && target.is_some_and(|t| !t.pre_existing)),
                 "confirm" => {
-                    assert!(answer.status().phase == Some(Activating) && target.is_some_and(|t| t.pre_existing))
+                    assert!(answer.status().phase == Some(Activating) && target.is_some_and(|t| t.pre_existing));
                 }
                 "unmap" => assert!(answer.status().phase == Some(Revoking) && target.is_some_and(|t| !t.pre_existing)),
                 _ => {}

@@ -7,7 +7,6 @@ use hallpass::{
     },
     domain::Request,
 };
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::world::{ALICE, BALLOT, PolicyBuilder, alice, at, key};
@@ -78,10 +77,6 @@ impl RequestBuilder {
     }
     pub fn not_after(mut self, seconds: i64) -> Self {
         self.0.spec.not_after = Some(Time(at(seconds)));
-        self
-    }
-    pub fn made_at(mut self, time: Timestamp) -> Self {
-        self.0.metadata.creation_timestamp = Some(Time(time));
         self
     }
     pub fn deleted(mut self) -> Self {

@@ -65,7 +65,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
     };
     World {
         now: at(0),
-        guard: Guard::InForce { since: at(-3 * 3600), stamp: false },
+        guard: Guard::InForce { epoch: "first".into(), since: at(-3 * 3600), stamp: false },
         policy: policy.ready(),
         people: BTreeMap::from([
             (ALICE.into(), person("alice", &[PAYMENTS, LEADS])),
@@ -98,8 +98,9 @@ impl World {
         self
     }
     pub fn not_ready(mut self, policy: &PolicyBuilder) -> Self {
-        let Policy { uid, suspended, .. } = policy.read();
-        self.policy = PolicyView::NotReady { uid, suspended, why: "spec.grants: no such role".into() };
+        let policy = policy.read();
+        let (uid, suspended, why) = (policy.uid.clone(), policy.suspended, "spec.grants: no such role".into());
+        self.policy = PolicyView::NotReady { uid, suspended, why, policy: Some(Arc::new(policy)) };
         self
     }
     pub fn guard(mut self, guard: Guard) -> Self {
@@ -129,7 +130,7 @@ impl World {
         self.mapped.insert(grant.into());
         self
     }
-    pub fn beside(mut self, sibling: RequestBuilder) -> Self {
+    pub fn beside(mut self, sibling: &RequestBuilder) -> Self {
         self.siblings.push(sibling.read());
         self
     }
@@ -143,7 +144,7 @@ impl World {
 
     /// What the controller would show: what was asked for, and nothing else.
     pub fn observed(&self, request: &Request) -> Observed {
-        let Needs { guard, people, targets } = needs(request, self.now);
+        let Needs { guard, people, enders, targets } = needs(request, self.now);
         let phase = request.phase();
         let ends = phase.is_some_and(|phase| phase.is_final() || phase == Phase::Revoking)
             || request.is_due(self.now)
@@ -152,6 +153,7 @@ impl World {
         let seen = |name: &String| self.people.get(name).cloned().map(|lookup| (name.clone(), lookup));
         let people: People = match &policy {
             PolicyView::Ready(_) => people.iter().filter_map(seen).collect(),
+            PolicyView::NotReady { policy: Some(_), .. } => enders.iter().filter_map(seen).collect(),
             PolicyView::Absent | PolicyView::NotReady { .. } => People::new(),
         };
         let gives = phase.is_none_or(|phase| phase == Phase::Pending) || targets;
@@ -187,14 +189,15 @@ impl World {
     /// without news writes nothing and wants nothing else.
     #[track_caller]
     pub fn decide(&self, request: &RequestBuilder) -> Answer {
-        self.decide_on(&request.read())
+        let answer = self.decide_on(&request.read());
+        fits(answer.status());
+        answer
     }
 
     #[track_caller]
     pub fn decide_on(&self, request: &Request) -> Answer {
         let answer = Answer { decision: decide(request, &self.observed(request), self.now), before: request.clone() };
         if let Some(status) = &answer.decision.status {
-            fits(status);
             assert_ne!(**status, request.status, "written although nothing changed");
         }
         let quiet = Self { outcomes: Vec::new(), ..self.clone() };
@@ -324,13 +327,15 @@ fn within(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>)
     let limit = |name: &str| schema[name].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     match value {
         Value::String(text) if text.chars().count() > limit("maxLength") => {
-            problems.push(format!("{path} is too long"))
+            problems.push(format!("{path} is too long"));
         }
         Value::Array(items) => {
             if items.len() > limit("maxItems") {
                 problems.push(format!("{path} has too many items"));
             }
-            items.iter().for_each(|item| within(&schema["items"], item, path, problems));
+            for item in items {
+                within(&schema["items"], item, path, problems);
+            }
         }
         Value::Object(fields) => {
             for (name, value) in fields {

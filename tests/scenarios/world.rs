@@ -122,7 +122,8 @@ impl Stack {
     }
 }
 
-async fn client(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Client {
+/// A client of whom this kubeconfig speaks for.
+pub async fn client(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Config::from_custom_kubeconfig(kubeconfig, options).await.expect("a usable kubeconfig");
     Client::try_from(config).expect("a client")
@@ -230,9 +231,14 @@ impl World {
         }
     }
 
+    /// Must be so before something is broken that all share.
+    pub fn is_alone(&self) {
+        assert!(matches!(self.turn, Turn::Alone(_)), "others need it: World::alone()");
+    }
+
     /// Stops, starts, kills or restarts the operator. Only in a world that is alone.
     pub async fn operator(&self, what: &str) {
-        assert!(matches!(self.turn, Turn::Alone(_)), "others need the operator: World::alone()");
+        self.is_alone();
         self.stack.dev(&["operator", what]).await;
     }
 

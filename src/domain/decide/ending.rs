@@ -80,16 +80,19 @@ fn judge(draft: &Draft<'_>, end: &mut End) {
         None => return,
     };
     end.user_id = Some(person.id.clone());
+    let stages = draft.observed.policy.known().map(|policy| policy.approval.stages()).unwrap_or_default();
+    let approvers = || stages.iter().flat_map(|stage| &stage.approvers);
+    end.counted = approvers().any(|approver| approver.includes(&end.by, person));
+    if end.counted {
+        end.why = None;
+        return;
+    }
     end.why = match &draft.observed.policy {
-        PolicyView::Ready(policy) => {
-            let stages = policy.approval.stages();
-            let approvers = || stages.iter().flat_map(|stage| &stage.approvers);
-            end.counted = approvers().any(|approver| approver.includes(&end.by, person));
+        PolicyView::Ready(_) => {
             let all: Vec<_> = approvers().cloned().collect();
-            (!end.counted).then(|| {
-                format!("only {} and an approver can end this: {}", draft.request.requester, policy::list(&all))
-            })
+            Some(format!("only {} and an approver can end this: {}", draft.request.requester, policy::list(&all)))
         }
+        // Who is in its groups may not be known.
         PolicyView::NotReady { why, .. } => Some(format!("{NOT_YET}the policy is not ready: {why}")),
         PolicyView::Absent => Some(format!("{NOT_YET}the policy is not there")),
     };

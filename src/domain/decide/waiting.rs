@@ -11,7 +11,7 @@ use crate::{
     domain::{
         Approval, Guard, Person, Policy, PolicyView, Request, Resolved, Signal, SignalKind, TargetsError,
         conditions::Reason,
-        duration::{later, whole_seconds},
+        duration::{self, later, whole_seconds},
         holdings,
         rules::{self, Verdict},
         votes::{self, Ballot, OpenStage, Tally},
@@ -24,6 +24,8 @@ const POLICY_WAIT: Duration = Duration::from_mins(1);
 const ONE_SECOND: Duration = Duration::from_secs(1);
 /// `maxItems` of `status.votes`.
 const MAX_VOTES: usize = 64;
+/// How many votes on earlier ballots are kept, for people to see.
+const MAX_OLD_VOTES: usize = 16;
 
 /// Everybody who has voted on the present ballot, recorded or not yet.
 pub(super) fn voters(request: &Request) -> impl Iterator<Item = String> {
@@ -65,14 +67,14 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
     };
     if let Some(why) = draft.guard_problem() {
         let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing is granted or counted: {why}"));
-        return draft.waits(Phase::Pending, &reason, None);
+        return draft.waits(Phase::Pending, &reason);
     }
     let subject = match draft.judged(policy) {
         Ok(subject) => subject,
         Err(answer) => return draft.answered(answer),
     };
     if draft.rules_changed(policy) && policy.approval == Approval::Automatic {
-        let why = format!("policy {} has become automatic since this was asked; ask again", policy.name);
+        let why = format!("policy {} has changed since this was asked, and is automatic now; ask again", policy.name);
         return draft.ends(Phase::Rejected, "RulesChanged", why);
     }
     let Some(realm_id) = &draft.observed.realm_id else {
@@ -111,7 +113,7 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
     }
     if let Some(why) = draft.guard_problem() {
         let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing is granted: {why}"));
-        return draft.waits(Phase::Approved, &reason, None);
+        return draft.waits(Phase::Approved, &reason);
     }
     if draft.epoch_changed() {
         return draft.back_to_pending("the admission policies were changed");
@@ -176,21 +178,26 @@ fn record_votes(draft: &mut Draft<'_>) {
     if !matches!(draft.observed.guard, Guard::InForce { .. }) {
         return;
     }
-    for (signal, decision, stage) in unrecorded(draft.request) {
-        if draft.status.votes.len() >= MAX_VOTES {
-            break;
-        }
-        draft.status.votes.push(Vote {
-            stage: stage.to_owned(),
-            decision,
-            by: signal.by.clone(),
-            user_id: None,
-            at: draft.time(),
-            key: signal.key.clone(),
-            counted: false,
-            why: None,
-        });
-    }
+    let news = new_votes(draft);
+    let room = MAX_VOTES.saturating_sub(draft.status.votes.len());
+    draft.status.votes.extend(news.into_iter().take(room));
+}
+
+/// Votes that are not in status yet, as they would be there. A deny is final: it comes before what it may end.
+fn new_votes(draft: &Draft<'_>) -> Vec<Vote> {
+    let vote = |(signal, decision, stage): (&Signal, _, &str)| Vote {
+        stage: stage.to_owned(),
+        decision,
+        by: signal.by.clone(),
+        user_id: None,
+        at: draft.time(),
+        key: signal.key.clone(),
+        counted: false,
+        why: None,
+    };
+    let mut votes: Vec<Vote> = unrecorded(draft.request).map(vote).collect();
+    votes.sort_by_key(|vote| vote.decision == VoteDecision::Approve);
+    votes
 }
 
 /// Deleted before the access: whoever made it, and whatever is known about it, it is let go.
@@ -228,7 +235,7 @@ fn before_the_access<'a>(draft: Draft<'a>) -> Result<(Draft<'a>, &'a Policy), Bo
         PolicyView::Ready(policy) => Ok((draft, policy)),
         PolicyView::NotReady { why, .. } => {
             let reason = Reason::new("PolicyNotReady", format!("policy {name} is not ready: {why}"));
-            Err(Box::new(draft.waits(phase, &reason, None)))
+            Err(Box::new(draft.waits(phase, &reason)))
         }
         PolicyView::Absent => {
             let limit = later(draft.request.created, POLICY_WAIT);
@@ -261,14 +268,28 @@ impl Answer {
 
 impl Draft<'_> {
     /// Stays where it is, for a reason that will pass.
-    fn waits(self, phase: Phase, reason: &Reason, until: Option<Timestamp>) -> Decision {
-        let until = earliest([until, self.request.not_after]);
+    fn waits(self, phase: Phase, reason: &Reason) -> Decision {
+        let limit = self.time_limit().filter(|_| phase == Phase::Pending);
+        if limit.is_some_and(|limit| limit <= self.now) {
+            return self.times_out(&reason.message);
+        }
+        let until = earliest([limit, self.request.not_after]);
         self.goes(phase, reason, Vec::new(), Next::Retry { until })
     }
 
     fn keycloak_unavailable(self, why: &str) -> Decision {
         let phase = self.request.phase().unwrap_or(Phase::Pending);
-        self.waits(phase, &Reason::new("KeycloakUnavailable", why), None)
+        self.waits(phase, &Reason::new("KeycloakUnavailable", why))
+    }
+
+    /// Until when somebody has to decide, as far as the policy says so.
+    fn time_limit(&self) -> Option<Timestamp> {
+        self.observed.policy.known().map(|policy| later(self.request.created, policy.timeout))
+    }
+
+    fn times_out(self, waiting: &str) -> Decision {
+        let timeout = self.observed.policy.known().map(|policy| duration::format(policy.timeout)).unwrap_or_default();
+        self.ends(Phase::TimedOut, "TimedOut", format!("nobody decided within {timeout}: {waiting}"))
     }
 
     /// The subject, if the request keeps the policy's rules.
@@ -311,6 +332,8 @@ impl Draft<'_> {
         }
         if changed || (self.status.ballot.is_none() && policy.approval != Approval::Automatic) {
             self.status.ballot = Some(self.observed.ballot.clone());
+            let old = self.status.votes.len().saturating_sub(MAX_OLD_VOTES);
+            self.status.votes.drain(..old);
         }
         if self.status.rules.is_none() || changed {
             self.status.rules = Some(policy.rules.clone());
@@ -328,8 +351,21 @@ impl Draft<'_> {
 
     /// Counts the recorded votes again.
     fn count(&mut self, stages: &[crate::domain::Stage], subject: &str) -> Tally {
-        let word = self.status.ballot.as_deref().unwrap_or_default();
-        let tally = votes::tally(&self.status.votes, Ballot { word, subject }, stages, &self.observed.people);
+        let word = self.status.ballot.clone().unwrap_or_default();
+        let ballot = Ballot { word: &word, subject };
+        if matches!(self.observed.guard, Guard::InForce { .. }) {
+            // Nobody keeps others from voting by filling the list: what counts takes the place of what does not.
+            let counts = |vote: &Vote| votes::counts(vote, ballot, stages, &self.observed.people);
+            let waiting =
+                new_votes(self).into_iter().filter(|new| !self.status.votes.iter().any(|old| old.key == new.key));
+            let waiting: Vec<Vote> = waiting.filter(counts).collect();
+            for new in waiting {
+                if let Some(place) = self.status.votes.iter_mut().rfind(|old| !counts(old)) {
+                    *place = new;
+                }
+            }
+        }
+        let tally = votes::tally(&self.status.votes, ballot, stages, &self.observed.people);
         self.status.votes.clone_from(&tally.votes);
         tally
     }
@@ -346,12 +382,7 @@ impl Draft<'_> {
         }
         let limit = later(self.request.created, policy.timeout);
         if limit <= self.now {
-            let message = format!(
-                "nobody decided within {}: {}",
-                crate::domain::duration::format(policy.timeout),
-                missing(&tally.open)
-            );
-            return self.ends(Phase::TimedOut, "TimedOut", message);
+            return self.times_out(&missing(&tally.open));
         }
         let ballot = self.status.ballot.as_deref().unwrap_or_default();
         let voided = self.status.votes.iter().any(|vote| !votes::is_on(vote, ballot));
@@ -385,7 +416,13 @@ impl Draft<'_> {
                 if stamp { "yes" } else { "YOUR-USERNAME" }
             )
         });
-        format!("{}. To approve: {}", missing(open), commands.collect::<Vec<_>>().join(" ; or: "))
+        format!(
+            "{}. To approve: {} (to deny, {} in place of {})",
+            missing(open),
+            commands.collect::<Vec<_>>().join(" ; or: "),
+            crate::api::DENY,
+            crate::api::APPROVE
+        )
     }
 
     fn becomes_approved(mut self, policy: &Policy, by: String) -> Decision {
@@ -411,7 +448,7 @@ impl Draft<'_> {
     fn activate(mut self, policy: &Policy, targets: &[Resolved]) -> Decision {
         if let Some(other) = holdings::being_removed(targets, &self.observed.siblings) {
             let message = format!("waiting until {}/{} has given the same access back", other.namespace, other.name);
-            return self.waits(Phase::Approved, &Reason::new("WaitingForRevocation", message), None);
+            return self.waits(Phase::Approved, &Reason::new("WaitingForRevocation", message));
         }
         if !self.request.has_finalizer {
             let reason = Reason::new("Approved", "approved; the access is being prepared");

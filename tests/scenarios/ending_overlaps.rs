@@ -1,0 +1,116 @@
+//! One role, several reasons to have it: it stays until the last is gone, and what was there before stays for good.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use hallpass::api::{Phase, TargetState};
+
+use crate::{keycloak_admin::unique, request::Request, world::World};
+
+/// Requests of one person for one role, under two policies in turn. `+a` starts a request and `-a` ends it. After each
+/// step the role is there while a request is live, or always if the person had it before.
+async fn story(w: &World, had_it_before: bool, steps: &str) {
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    if had_it_before {
+        w.keycloak.map(&alice.user, &role).await;
+    }
+    let policy = |start: &str| w.policy(start).realm_role("admin", &role.name).requester(&alice).automatic();
+    let policies = [policy("oncall").ready().await, policy("release").ready().await];
+    let mut live: BTreeMap<&str, Request> = BTreeMap::new();
+    let mut started = 0;
+    for step in steps.split(' ') {
+        let name = &step[1..];
+        if step.starts_with('+') {
+            let request = alice.asks(&policies[started % 2]).create().await.unwrap();
+            request.reaches(Phase::Active).await;
+            live.insert(name, request);
+            started += 1;
+        } else {
+            let request = live.remove(name).expect("started");
+            alice.ends(&request).await.unwrap();
+            let status = request.reaches(Phase::Revoked).await;
+            let state = if had_it_before || !live.is_empty() { TargetState::Kept } else { TargetState::Removed };
+            assert_eq!(status.grant.unwrap().targets[0].state, state, "{steps}, at {step}");
+        }
+        let expected = had_it_before || !live.is_empty();
+        assert_eq!(w.keycloak.has(&alice.user, &role).await, expected, "{steps}, after {step}");
+        assert_eq!(alice.has_role_in_token(&role.name).await, expected, "{steps}, after {step}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_requests_for_one_role_the_last_takes_it() {
+    let w = World::new().await;
+    join_all([story(&w, false, "+a +b -a -b"), story(&w, false, "+a +b -b -a")]).await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn of_three_requests_for_one_role_the_last_takes_it_in_whatever_order() {
+    let w = World::new().await;
+    join_all([
+        story(&w, false, "+a +b +c -b -c -a"),
+        story(&w, false, "+a +b -a +c -c -b"),
+        story(&w, false, "+a +b -b +c -a -c"),
+        story(&w, false, "+a -a +b +c -b -c"),
+    ])
+    .await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_role_that_was_there_before_stays_however_many_requests_come_and_go() {
+    let w = World::new().await;
+    join_all([story(&w, true, "+a -a"), story(&w, true, "+a +b -a -b"), story(&w, true, "+a +b -b +c -a -c")]).await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn two_requests_that_fall_due_together_leave_nothing() {
+    // given
+    let w = World::new().await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    // when
+    let ask = async || {
+        let request = alice.asks(&policy).lasting("6s").create().await.unwrap();
+        request.reaches(Phase::Active).await;
+        request
+    };
+    let requests = join_all([ask(), ask(), ask()]).await;
+    assert!(w.keycloak.has(&alice.user, &role).await);
+    // then
+    for request in &requests {
+        request.reaches(Phase::Expired).await;
+    }
+    assert!(!w.keycloak.has(&alice.user, &role).await);
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_group_that_the_person_was_in_stays() {
+    // given
+    let w = World::new().await;
+    let (oncall, other) =
+        (w.keycloak.group(None, &unique("oncall")).await, w.keycloak.group(None, &unique("other")).await);
+    let alice = w.person("alice").await.in_group(&oncall).await;
+    let policy = w.policy("oncall").group("oncall", &oncall.path).group("other", &other.path).requester(&alice);
+    let policy = policy.automatic().ready().await;
+    // when
+    let request = alice.asks(&policy).create().await.unwrap();
+    request.reaches(Phase::Active).await;
+    let mut both = vec![oncall.path.clone(), other.path.clone()];
+    both.sort();
+    let mut groups = w.keycloak.groups(&alice.user).await;
+    groups.sort();
+    assert_eq!(groups, both);
+    alice.ends(&request).await.unwrap();
+    let status = request.reaches(Phase::Revoked).await;
+    // then
+    assert_eq!(w.keycloak.groups(&alice.user).await, [oncall.path]);
+    let left: Vec<TargetState> = status.grant.unwrap().targets.iter().map(|target| target.state).collect();
+    assert_eq!(left, [TargetState::Kept, TargetState::Removed]);
+    w.clean_up().await;
+}
