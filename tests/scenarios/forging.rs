@@ -32,12 +32,12 @@ async fn nobody_asks_in_the_name_of_another() {
         (
             "approved already by oneself",
             window(alice.asks(policy)).with("submittedBy", json!(alice.username)),
-            "you cannot pre-approve a request for yourself",
+            "you cannot pre-approve a request for yourself|you may not pre-approve requests under policy",
         ),
         (
             "for a user of Kubernetes itself",
             mallory.asks(policy).with("requester", json!("system:kube-controller-manager")),
-            "a system user cannot be a requester",
+            "a system user cannot be a requester|you may not submit requests for others",
         ),
         (
             "for oneself, in capitals",

@@ -68,7 +68,7 @@ async fn a_policy_that_becomes_automatic_releases_nothing_that_waits() {
     // then
     for request in [&waiting, &approved] {
         let message = request.says(Phase::Rejected, "RulesChanged").await;
-        assert!(message.contains("has become automatic since this was asked; ask again"), "{message}");
+        assert!(message.contains("has changed since this was asked, and is automatic now; ask again"), "{message}");
     }
     assert!(!w.keycloak.has(&alice.user, &role).await);
     alice.asks(&policy).create().await.unwrap().reaches(Phase::Active).await;

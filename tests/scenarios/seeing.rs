@@ -68,6 +68,7 @@ async fn kubectl_tells_people_all_they_need() {
     // when Bob runs the command that the request shows
     let message = condition(&request.status().await, "Ready").message;
     let (_, command) = message.split_once("To approve: kubectl ").unwrap_or_else(|| panic!("no command: {message}"));
+    let (command, _) = command.split_once(" (to deny").unwrap_or((command, ""));
     said(&bob.kubectl(&command.split_whitespace().collect::<Vec<_>>()).await);
     // then
     let granted = format!("accessrequest/{}", request.name);
