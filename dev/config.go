@@ -200,6 +200,7 @@ func (s *stack) writeDescription() error {
 		"dev":        s.path("bin", "dev"),
 		"namespace":  requestNamespace,
 		"auditLog":   s.path("log", "audit.log"),
+		"etcd":       fmt.Sprintf("http://127.0.0.1:%d", s.Ports.Etcd),
 		"keycloak": map[string]string{
 			"url": s.keycloakURL(), "realm": realmName, "clientId": peopleClient,
 			"adminUser": adminUser, "adminPassword": password, "caFile": s.path("pki", "ca.crt"),

@@ -70,9 +70,11 @@ pub struct AccessRequestSpec {
     pub reason: Option<String>,
     /// Start then, not at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self < timestamp('9999-01-01T00:00:00Z')").message("spec.notBefore must be before the year 9999"))]
     pub not_before: Option<Time>,
     /// Never past this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self < timestamp('9999-01-01T00:00:00Z')").message("spec.notAfter must be before the year 9999"))]
     pub not_after: Option<Time>,
     /// The caller, when that is not the requester. Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

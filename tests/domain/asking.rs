@@ -123,9 +123,11 @@ fn a_policy_that_is_not_ready_is_waited_for() {
 
 #[test]
 fn what_was_made_before_the_admission_policies_were_in_force_is_not_believed() {
-    let since = |seconds| world(&policy()).guard(Guard::InForce { epoch: "first".into(), since: at(seconds), stamp: false });
+    let since =
+        |seconds| world(&policy()).guard(Guard::InForce { epoch: "first".into(), since: at(seconds), stamp: false });
     since(-2).decide(&request("fix")).is(Pending);
-    since(-1).decide(&request("fix")).is_for(Rejected, "NotAuthenticated").says("create it again");
+    since(-1).decide(&request("fix")).is(Pending);
+    since(0).decide(&request("fix")).is_for(Rejected, "NotAuthenticated").says("create it again");
     since(60).decide(&request("fix")).is_for(Rejected, "NotAuthenticated");
     since(60).decide(&request("fix").pending(&policy())).is(Pending);
 }

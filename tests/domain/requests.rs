@@ -125,7 +125,14 @@ impl RequestBuilder {
         status.policy = Some(PolicyPin { uid: policy.uid, generation: policy.generation });
         status.rules = Some(policy.rules);
         status.subject = Some(alice());
+        status.trust_epoch = Some("first".into());
         status.ballot = (!policy.approval.stages().is_empty()).then(|| BALLOT.into());
+        self
+    }
+    /// Looked at last in this trust epoch.
+    pub fn guarded_by(mut self, epoch: &str) -> Self {
+        self.status().rules = Some("rules".into());
+        self.status().trust_epoch = Some(epoch.into());
         self
     }
     /// A vote that is in status and counts.

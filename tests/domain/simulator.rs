@@ -106,7 +106,9 @@ impl Simulator {
                     (None, _) => self.world.clone().not_ready(&self.policies[0]),
                 }
             }
-            Event::Guard(true) => self.world.guard = Guard::InForce { epoch: "first".into(), since: at(-60), stamp: false },
+            Event::Guard(true) => {
+                self.world.guard = Guard::InForce { epoch: "first".into(), since: at(-60), stamp: false }
+            }
             Event::Guard(false) => self.world.guard = Guard::NotInForce("away".into()),
             Event::Known { who, known: true } => {
                 self.world.people.insert(PEOPLE[*who].into(), self.people[PEOPLE[*who]].clone());

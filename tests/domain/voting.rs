@@ -2,7 +2,7 @@
 
 use hallpass::{
     api::{
-        Phase::{Approved, Denied, Pending, Rejected},
+        Phase::{Active, Approved, Denied, Pending, Rejected, Revoking},
         VoteDecision::{Approve, Deny},
     },
     domain::{Guard, Next},
@@ -173,7 +173,9 @@ fn no_more_votes_are_recorded_than_fit() {
 fn changed_rules_void_the_votes_and_say_so() {
     let changed = policy().stage("security", 1, &[SECURITY]);
     let answer = world(&changed).decide(&asked().recorded(BOB, "lead", Approve).voted(DAVE, "lead"));
-    answer.is_for(Pending, "WaitingForVotes").says("the policy has changed, so earlier votes no longer count");
+    answer
+        .is_for(Pending, "WaitingForVotes")
+        .says("the policy or the admission policies have changed, so earlier votes no longer count");
     assert_eq!(answer.status().ballot.as_deref(), Some("b1"));
     assert_eq!(answer.status().rules, Some(changed.read().rules));
     assert!(answer.status().votes.iter().all(|vote| !vote.counted), "{:?}", answer.status().votes);
@@ -181,6 +183,38 @@ fn changed_rules_void_the_votes_and_say_so() {
     let mut again = answer.after();
     again.signals.extend(request("fix").voted_on("b1", CAROL, "security").read().signals);
     world(&changed).decide_on(&again).is(Pending).says("stage lead");
+}
+
+#[test]
+fn a_new_trust_epoch_voids_votes_approvals_and_ends() {
+    let epoch = |epoch: &str| Guard::InForce { epoch: epoch.into(), since: at(-10), stamp: true };
+    let (first, second) = (world(&policy()).guard(epoch("first")), world(&policy()).guard(epoch("second")));
+    // Each world draws its own words, and the second must not draw the first one's.
+    let _ = (second.decide(&request("other")), second.decide(&request("other")));
+    let waiting = first.decide(&request("fix")).after();
+    let ballot = waiting.status.ballot.clone().expect("a ballot");
+    // given: a vote that may have been forged between the epochs
+    let mut forged = waiting.clone();
+    forged.signals.extend(request("fix").voted_on(&ballot, BOB, "lead").read().signals);
+    first.decide_on(&forged).is(Approved);
+    let voided = second.decide_on(&forged);
+    voided.is_for(Pending, "WaitingForVotes").says("the admission policies have changed");
+    assert_ne!(voided.status().ballot, Some(ballot));
+    assert!(voided.status().votes.iter().all(|vote| !vote.counted), "{:?}", voided.status().votes);
+    // An approval from before is void, too; an end does not count, once more it does.
+    let approved = first.decide_on(&forged).after();
+    let live = || request("fix").active(&[]).guarded_by("first");
+    second.decide_on(&approved).is_for(Pending, "RulesChanged").says("the admission policies were changed");
+    first.decide(&live().ended(ALICE)).is(Revoking);
+    let unheard = second.decide(&live().ended(ALICE));
+    unheard.is(Active);
+    assert!(!unheard.status().ends[0].counted);
+    let mut once_more = unheard.after();
+    once_more.signals.extend(request("fix").ended(ALICE).read().signals.into_iter().map(|mut end| {
+        end.key.push_str("-again");
+        end
+    }));
+    second.decide_on(&once_more).is(Revoking);
 }
 
 #[test]
@@ -196,7 +230,7 @@ fn each_of_the_rules_voids_the_votes() {
     ];
     for changed in changed {
         let answer = world(&changed).decide(&asked().recorded(BOB, "lead", Approve));
-        answer.is(Pending).says("the policy has changed");
+        answer.is(Pending).says("earlier votes no longer count");
     }
     // These are not voted on.
     let same = [policy().at_most("4h"), policy().only_in("team"), policy().wants_reason("x", "y")];

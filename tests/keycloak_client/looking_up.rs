@@ -87,11 +87,11 @@ async fn names_are_escaped_in_paths_and_queries() {
         urls(&peer).await,
         [
             format!("/users?username={escaped}&exact=true&first=0&max=2"),
-            format!("/roles?search={escaped}&first=0&max=100"),
+            format!("/roles?search={escaped}&first=0&max=1000"),
             format!("/roles/{escaped}"),
-            "/roles?search=..&first=0&max=100".into(),
-            "/groups?search=x%20y%2F%3B&exact=true&populateHierarchy=false&first=0&max=100".into(),
-            "/groups?search=%3B&exact=true&populateHierarchy=false&first=0&max=100".into(),
+            "/roles?search=..&first=0&max=1000".into(),
+            "/groups?search=x%20y%2F%3B&exact=true&populateHierarchy=false&first=0&max=1000".into(),
+            "/groups?search=%3B&exact=true&populateHierarchy=false&first=0&max=1000".into(),
         ]
     );
 }
@@ -109,7 +109,7 @@ async fn the_user_agent_says_who_asks() {
 #[tokio::test]
 async fn a_role_on_a_later_page_is_found() {
     let peer = Peer::start().await;
-    let page: Vec<Value> = (0..100).map(|i| json!({"id": format!("r{i}"), "name": format!("admin-{i}")})).collect();
+    let page: Vec<Value> = (0..1000).map(|i| json!({"id": format!("r{i}"), "name": format!("admin-{i}")})).collect();
     peer.once("GET", "/roles", answer_json(json!(page))).await;
     peer.always("GET", "/roles", answer_json(json!([{"id": "x", "name": "Admin"}, {"id": "wanted", "name": "admin"}])))
         .await;
@@ -120,7 +120,7 @@ async fn a_role_on_a_later_page_is_found() {
 #[tokio::test]
 async fn a_list_without_end_is_an_error() {
     let peer = Peer::start().await;
-    let page: Vec<Value> = (0..100).map(|i| json!({"id": format!("g{i}"), "path": "/x", "name": "x"})).collect();
+    let page: Vec<Value> = (0..1000).map(|i| json!({"id": format!("g{i}"), "path": "/x", "name": "x"})).collect();
     peer.always("GET", "/users/u1/groups", answer_json(json!(page))).await;
     let error = peer.client().user_groups("u1").await.expect_err("must end");
     assert_eq!(error.kind(), Kind::Malformed, "{error}");

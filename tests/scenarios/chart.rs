@@ -205,8 +205,10 @@ async fn what_is_installed_is_in_force_as_the_operator_sees_it() {
     assert!(done, "{me}");
     let config = Kubeconfig::read_from(kubeconfig.as_str().expect("a path")).expect("a kubeconfig");
     let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a context");
-    let guard = Guard::new(Client::try_from(config).expect("a client"), &me).expect("a service account");
-    let in_force = guard.check().await.expect("in force");
+    let client = Client::try_from(config.clone()).expect("a client");
+    let guard = Guard::new(client, config, &me).expect("a service account");
+    // The stored epoch is the operator's: nothing has changed since.
+    let in_force = guard.keep().await.expect("in force");
     assert!(in_force.stamp, "this API server knows MutatingAdmissionPolicies");
 }
 
@@ -222,6 +224,11 @@ fn the_operator_may_do_what_it_does_and_nothing_else() {
         (true, "create events.events.k8s.io --all-namespaces"),
         (true, "get validatingadmissionpolicies.admissionregistration.k8s.io/hallpass-identity"),
         (true, "get customresourcedefinitions.apiextensions.k8s.io/accessrequests.hallpass.dev"),
+        (true, "create accessrequests.hallpass.dev --namespace=hallpass-system"),
+        (true, "patch configmaps/hallpass-trust --namespace=hallpass-system"),
+        (false, "patch configmaps/hallpass --namespace=hallpass-system"),
+        (false, "create accessrequests.hallpass.dev --namespace=default"),
+        (false, "delete accessrequests.hallpass.dev --namespace=hallpass-system"),
         (false, "update accesspolicies.hallpass.dev"),
         (false, "patch accesspolicies.hallpass.dev"),
         (false, "patch validatingadmissionpolicies.admissionregistration.k8s.io/hallpass-identity"),
@@ -376,6 +383,7 @@ fn a_wrong_request_is_refused_with_the_field_and_what_would_be_right() {
             ("/spec/duration", json!("1s"), &duration("1s")),
             ("/spec/duration", json!("2 hours"), &duration("2 hours")),
             ("/spec/duration", json!("9999999h"), &duration("9999999h")),
+            ("/spec/notAfter", json!("9999-12-31T23:59:59Z"), "spec.notAfter must be before the year 9999"),
             ("/spec/duration", json!(30), "spec.duration in body must be of type string: \"integer\""),
             (
                 "/spec/reason",

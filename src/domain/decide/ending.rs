@@ -16,6 +16,8 @@ use crate::{
 const MAX_ENDS: usize = 16;
 /// Said in `why` of an end whose author could not be looked up.
 const NOT_YET: &str = "not counted yet: ";
+/// Said in `why` of an end that nobody vouches for.
+const BEFORE_THE_EPOCH: &str = "the admission policies were changed, and this may be from before; end it once more";
 /// A revocation that is this late is overdue.
 const OVERDUE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -32,7 +34,8 @@ pub(super) fn unrecorded(request: &Request) -> impl Iterator<Item = &Signal> {
 
 /// Copies ends to status, as long as the API server vouches for them, and says which count.
 pub(super) fn record_ends(draft: &mut Draft<'_>) {
-    if matches!(draft.observed.guard, Guard::InForce { .. }) {
+    if let Guard::InForce { epoch, .. } = &draft.observed.guard {
+        let forged = draft.epoch_changed();
         for signal in unrecorded(draft.request) {
             let mut end = End {
                 by: signal.by.clone(),
@@ -40,10 +43,13 @@ pub(super) fn record_ends(draft: &mut Draft<'_>) {
                 at: draft.time(),
                 key: signal.key.clone(),
                 counted: false,
-                why: Some(NOT_YET.into()),
+                why: Some(if forged { BEFORE_THE_EPOCH } else { NOT_YET }.into()),
             };
             if draft.status.ends.len() < MAX_ENDS {
                 draft.status.ends.push(end);
+                continue;
+            }
+            if forged {
                 continue;
             }
             // Nobody keeps others from ending it by filling the list: what counts takes the place of what does not.
@@ -51,6 +57,9 @@ pub(super) fn record_ends(draft: &mut Draft<'_>) {
             if let Some(place) = draft.status.ends.iter_mut().rfind(|end| !end.counted).filter(|_| end.counted) {
                 *place = end;
             }
+        }
+        if draft.request.phase().is_some_and(|phase| matches!(phase, Phase::Activating | Phase::Active)) {
+            draft.status.trust_epoch = Some(epoch.clone());
         }
     }
     let mut ends = std::mem::take(&mut draft.status.ends);

@@ -315,7 +315,7 @@ impl Draft<'_> {
     }
 
     /// Whether the admission policies were changed since the ballot was drawn: what was written meanwhile may be forged.
-    fn epoch_changed(&self) -> bool {
+    pub(super) fn epoch_changed(&self) -> bool {
         match &self.observed.guard {
             Guard::InForce { epoch, .. } => {
                 self.status.rules.is_some() && self.status.trust_epoch.as_ref() != Some(epoch)
