@@ -37,7 +37,7 @@ async fn votes_are_void_once_approvers_or_grants_change() {
         assert_eq!(status.votes[0].why.as_deref(), Some("cast on an earlier ballot"), "{what}");
         let message = request.says(Phase::Pending, "WaitingForVotes").await;
         assert!(
-            message.contains("has changed, so earlier votes no longer count; waiting for 1 approval"),
+            message.contains("have changed, so earlier votes no longer count; waiting for 1 approval"),
             "{what}: {message}"
         );
         let late = bob.annotates(&request, &format!("{APPROVE}{old}.lead.late"), "yes").await;
