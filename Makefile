@@ -1,6 +1,6 @@
 # Everything a developer runs. Needed: cargo (Rust 1.95), go (1.26), java (17), mvn; no containers.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs demo check check-rust check-dev test clean
+.PHONY: help up down status logs demo check check-rust check-dev deny test clean
 
 # Tests that need no servers: all of them but tests/scenarios.
 offline_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/scenarios.rs,$(wildcard tests/*.rs)))
@@ -35,6 +35,10 @@ check-rust:
 check-dev:
 	@unformatted=$$(gofmt -l dev) && test -z "$$unformatted" || { echo "run gofmt -w on $$unformatted"; exit 1; }
 	cd dev && go vet ./... && go test ./...
+
+deny: ## licences, sources and banned crates of what we depend on; installs cargo-deny the first time (minutes)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version 0.20.2
+	cargo deny --log-level error check bans licenses sources
 
 test: check ## check, then the scenarios on a stack of their own
 	dev/scenarios
