@@ -39,6 +39,20 @@ pub struct Epoch {
     pub fingerprint: String,
 }
 
+impl Epoch {
+    /// No epoch: nothing that is installed has this fingerprint.
+    pub const fn none() -> Self {
+        Self { id: String::new(), since: Timestamp::MAX, fingerprint: String::new() }
+    }
+
+    /// As it was stored. One that was stored once only, because the operator died or the API server went away before
+    /// it was known when it began, has not begun.
+    fn read(data: &BTreeMap<String, String>) -> Option<Self> {
+        let since = data.get("since")?.parse().ok().filter(|since| *since != Timestamp::MAX)?;
+        Some(Self { id: data.get("epoch")?.clone(), since, fingerprint: data.get("fingerprint")?.clone() })
+    }
+}
+
 /// Where epochs are kept and proved.
 #[derive(Clone)]
 pub struct Epochs {
@@ -56,11 +70,7 @@ impl Epochs {
     pub async fn stored(&self, client: &Client) -> Result<Option<Epoch>, NotInForce> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);
         let stored = ask("ConfigMap", STORED_IN, api.get_opt(STORED_IN)).await?;
-        Ok(stored.and_then(|stored| {
-            let data = stored.data?;
-            let since = data.get("since")?.parse().ok()?;
-            Some(Epoch { id: data.get("epoch")?.clone(), since, fingerprint: data.get("fingerprint")?.clone() })
-        }))
+        Ok(stored.and_then(|stored| Epoch::read(&stored.data?)))
     }
 
     /// Begins an epoch: proves that the policies bite, and stores it.
@@ -81,8 +91,7 @@ impl Epochs {
 
     /// Ends the stored epoch: what is installed does not bite, and nobody knows since when.
     pub async fn forget(&self, client: &Client) -> Result<(), NotInForce> {
-        let none = Epoch { id: String::new(), since: Timestamp::MAX, fingerprint: String::new() };
-        self.store(client, &none).await.map(drop)
+        self.store(client, &Epoch::none()).await.map(drop)
     }
 
     async fn store(&self, client: &Client, epoch: &Epoch) -> Result<Epoch, NotInForce> {
@@ -138,4 +147,26 @@ async fn ask<T>(kind: &str, name: &str, call: impl Future<Output = Result<T, kub
     let object = || format!("{kind} {name}");
     let answer = timeout(PATIENCE, call).await.map_err(|_| NotInForce::NoAnswer { object: object() })?;
     answer.map_err(|source| NotInForce::Read { object: object(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(since: &str) -> BTreeMap<String, String> {
+        [("epoch", "7f"), ("since", since), ("fingerprint", "d1")].map(|(key, value)| (key.into(), value.into())).into()
+    }
+
+    #[test]
+    fn an_epoch_that_was_stored_is_read() {
+        let epoch = Epoch::read(&stored("2026-11-23T12:00:00Z")).expect("an epoch");
+        assert_eq!((epoch.id.as_str(), epoch.fingerprint.as_str()), ("7f", "d1"));
+    }
+
+    #[test]
+    fn an_epoch_of_which_nobody_knows_when_it_began_has_not_begun() {
+        assert_eq!(Epoch::read(&stored(&Timestamp::MAX.to_string())), None);
+        assert_eq!(Epoch::read(&stored("yesterday")), None);
+        assert_eq!(Epoch::read(&BTreeMap::new()), None);
+    }
 }

@@ -160,7 +160,8 @@ impl Guard {
         if let Ok(epoch) = &proved {
             *self.present.lock().await = Some(epoch.clone());
         } else if lost {
-            *self.present.lock().await = None;
+            // Not the stored one either, even if it cannot be ended there now.
+            *self.present.lock().await = Some(Epoch::none());
             self.epochs.forget(&self.client).await?;
         }
         proved?;
