@@ -122,7 +122,8 @@ impl Context {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what the guard said last, for people. When it changes, that is said, and whoever waits is looked at again.
+    /// Remembers what the guard said last, for people. When it changes, that is said, and whom it concerns is looked at
+    /// again: not when it only fails in other words, which would make an API server in trouble busier still.
     fn remember_guard(&self, answer: &Result<InForce, NotInForce>) {
         let state = match answer {
             Ok(in_force) => Ok(in_force.clone()),
@@ -138,9 +139,13 @@ impl Context {
             }
             Err(why) => tracing::error!(why, "the admission policies are not in force"),
         }
+        let epoch = answer.as_ref().ok().map(|in_force| in_force.epoch.as_str());
+        let concerns = epoch.is_some() || last.is_ok();
         *last = state;
         drop(last);
-        self.wake_those_who_wait();
+        if concerns {
+            self.wake_whom_the_guard_concerns(epoch);
+        }
     }
 
     /// How the operator is.

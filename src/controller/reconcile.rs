@@ -172,11 +172,19 @@ impl Context {
         }
     }
 
-    /// Has requests looked at again that have no access yet: what they wait for may have changed.
-    pub fn wake_those_who_wait(&self) {
+    /// Has requests looked at again that have no access yet, because what they wait for may have changed, and live ones
+    /// that have not taken on this trust epoch: an end that is written from now on is not from before it.
+    pub fn wake_whom_the_guard_concerns(&self, epoch: Option<&str>) {
         for request in self.index.all() {
-            let phase = request.status.as_ref().and_then(|status| status.phase);
-            if matches!(phase, None | Some(Phase::Pending | Phase::Approved)) {
+            let status = request.status.as_ref();
+            let concerned = match status.and_then(|status| status.phase) {
+                None | Some(Phase::Pending | Phase::Approved) => true,
+                Some(Phase::Activating | Phase::Active) => {
+                    epoch.is_some() && status.and_then(|status| status.trust_epoch.as_deref()) != epoch
+                }
+                Some(_) => false,
+            };
+            if concerned {
                 self.look_again(request.metadata.uid.as_deref().unwrap_or_default(), ObjectRef::from_obj(&request));
             }
         }

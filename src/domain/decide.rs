@@ -90,7 +90,8 @@ pub fn needs(request: &Request, now: Timestamp) -> Needs {
     }
     let ends: Vec<&Signal> = ending::unrecorded(request).collect();
     let open = request.status.ends.iter().filter(|end| ending::is_open(end)).map(|end| end.by.clone());
-    needs.guard = !ends.is_empty();
+    // What is live takes on each trust epoch: only then is an end that comes later not from before it.
+    needs.guard = !ends.is_empty() || matches!(phase, Some(Phase::Activating | Phase::Active));
     needs.enders = open.chain(ends.iter().map(|end| end.by.clone())).filter(|by| !by.is_empty()).collect();
     needs.people.clone_from(&needs.enders);
     let starts = request.not_before.is_none_or(|start| start <= now);

@@ -160,6 +160,7 @@ impl RequestBuilder {
     }
     fn granted(mut self, phase: Phase, targets: &[TargetStatus]) -> Self {
         let status = self.status();
+        status.trust_epoch = Some("first".into());
         status.phase = Some(phase);
         status.subject = Some(alice());
         status.policy.get_or_insert(PolicyPin { uid: "policy".into(), generation: 1 });

@@ -215,6 +215,10 @@ fn a_new_trust_epoch_voids_votes_approvals_and_ends() {
         end
     }));
     second.decide_on(&once_more).is(Revoking);
+    // One that comes when the epoch was taken on already counts at once.
+    let mut taken_on = second.decide(&live()).after();
+    taken_on.signals = request("fix").ended(ALICE).read().signals;
+    second.decide_on(&taken_on).is(Revoking);
 }
 
 #[test]
