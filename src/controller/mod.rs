@@ -56,7 +56,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     index: Index,
     policies: Store<AccessPolicy>,
-    verdicts: tokio::sync::Mutex<HashMap<String, Verdict>>,
+    verdicts: Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
@@ -120,6 +120,10 @@ impl Context {
 
     fn memory(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn verdicts(&self) -> MutexGuard<'_, HashMap<String, Verdict>> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what the guard said last, for people. When it changes, that is said, and whom it concerns is looked at

@@ -31,7 +31,8 @@ const RETRY: Duration = Duration::from_secs(15);
 /// What Keycloak said about one generation of a policy.
 #[derive(Clone)]
 pub struct Verdict {
-    uid: String,
+    /// UID of the policy.
+    pub uid: String,
     generation: i64,
     at: Instant,
     groups: Result<GroupIds, Vec<Problem>>,
@@ -152,13 +153,13 @@ impl Context {
 
     /// What is known about a policy, asked again if `stale` says so.
     async fn examine(&self, policy: &Policy, stale: impl Fn(&Verdict) -> bool) -> Examined {
-        let known = self.verdicts.lock().await.get(&policy.name).cloned();
+        let known = self.verdicts().get(&policy.name).cloned();
         let same = |known: &Verdict| known.uid == policy.uid && known.generation == policy.generation;
         let verdict = if let Some(known) = known.filter(|known| same(known) && !stale(known)) {
             known
         } else {
             let verdict = self.ask_about(policy).await;
-            self.verdicts.lock().await.insert(policy.name.clone(), verdict.clone());
+            self.verdicts().insert(policy.name.clone(), verdict.clone());
             verdict
         };
         let good_for = verdict.good_for();

@@ -216,6 +216,7 @@ impl Context {
         let policies = policies.iter().filter_map(|policy| policy.metadata.uid.clone());
         let there: HashSet<String> = requests.chain(policies).collect();
         self.memory().retain(|uid, _| there.contains(uid));
+        self.verdicts().retain(|_, verdict| there.contains(&verdict.uid));
     }
 }
 

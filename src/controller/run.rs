@@ -56,7 +56,7 @@ pub async fn run<F: Future<Output = ()>>(
         recorder: Recorder::new(client.clone(), reporter),
         index: Index::new(requests.clone()),
         policies: policies.clone(),
-        verdicts: tokio::sync::Mutex::default(),
+        verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
         woken: woken.clone(),
