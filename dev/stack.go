@@ -14,7 +14,8 @@ import (
 
 // stack is one set of servers. All that belongs to it lies in its state folder; two stacks share nothing but the cache.
 type stack struct {
-	dir string // state folder
+	dir  string   // state folder
+	held *os.File // the lock: a file that nobody refers to is closed when the garbage collector comes by
 	settings
 }
 
@@ -58,8 +59,8 @@ func (s *stack) source(elem ...string) string {
 func (s *stack) logFile(name string) string { return s.path("log", name+".log") }
 
 // lock keeps two commands from changing the same stack at once. It goes with the process.
-func (s *stack) lock() error {
-	_, err := lockFile(s.path("lock"), "another command to finish in "+s.dir)
+func (s *stack) lock() (err error) {
+	s.held, err = lockFile(s.path("lock"), "another command to finish in "+s.dir)
 	return err
 }
 
