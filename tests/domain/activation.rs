@@ -198,6 +198,18 @@ fn the_rest_of_activating() {
 }
 
 #[test]
+fn nothing_is_mapped_while_the_admission_policies_are_away() {
+    let activating = request("fix").activating(&[ours("admin"), ours("debug")]);
+    let waits = world(&policy()).unguarded().outcome("admin", OutcomeResult::Mapped).decide(&activating);
+    waits.is_for(Activating, "AdmissionPoliciesNotInForce").does(&[]).next(Next::Retry { until: Some(at(3600)) });
+    assert_eq!(waits.targets(), [mapped(ours("admin")), ours("debug")]);
+    world(&policy()).unguarded().decide_on(&waits.after()).writes_nothing().does(&[]);
+    world(&policy()).decide_on(&waits.after()).does(&["map debug"]);
+    // It ends all the same.
+    world(&policy()).unguarded().at(3600).decide_on(&waits.after()).does(&["unmap admin", "unmap debug"]);
+}
+
+#[test]
 fn what_was_there_and_is_gone_is_recorded_as_ours_before_it_is_mapped() {
     let world = world(&policy());
     let activating = request("fix").activating(&[theirs("admin")]);

@@ -42,17 +42,17 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
         let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
         return draft.goes(Phase::Active, &reason, Vec::new(), Next::At(deadline));
     }
+    let retry = Next::Retry { until: Some(deadline) };
+    if let Some(why) = draft.guard_problem() {
+        let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing more is granted: {why}"));
+        return draft.goes(Phase::Activating, &reason, Vec::new(), retry);
+    }
     if failures.is_empty() {
         let reason = Reason::new("Activating", "the access is being put in place");
         return draft.goes_on(Phase::Activating, &reason, effects);
     }
     let message = format!("not all of the access is in place; trying again until {deadline}: {}", failures.join("; "));
-    draft.goes(
-        Phase::Activating,
-        &Reason::new("MappingFailed", message),
-        Vec::new(),
-        Next::Retry { until: Some(deadline) },
-    )
+    draft.goes(Phase::Activating, &Reason::new("MappingFailed", message), Vec::new(), retry)
 }
 
 /// The access is in place.
