@@ -28,3 +28,7 @@ pub const MAX_USERNAME: usize = 512;
 pub const MAX_STAGE: usize = 40;
 /// Longest text that says why a vote or an end does not count, in characters.
 pub const MAX_WHY: usize = 1024;
+/// Longest `status.approvedBy`, in characters.
+pub const MAX_APPROVED_BY: usize = 32768;
+/// Most votes in `status.votes`.
+pub const MAX_VOTES: usize = 64;

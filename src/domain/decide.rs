@@ -3,6 +3,7 @@
 //! Status is written before effects are carried out: an intent is recorded before Keycloak is touched, and what is
 //! found after a crash says what may have happened.
 
+mod ballot;
 mod ending;
 mod live;
 mod waiting;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Guard, Observed, PolicyView, Request, Signal,
+    Guard, Observed, PolicyView, Request,
     conditions::{self, Reason},
     duration::whole_seconds,
 };
@@ -88,18 +89,17 @@ pub fn needs(request: &Request, now: Timestamp) -> Needs {
     if phase.is_some_and(Phase::is_final) || phase == Some(Phase::Revoking) || request.is_due(now) || request.deleting {
         return needs;
     }
-    let ends: Vec<&Signal> = ending::unrecorded(request).collect();
+    // In whatever phase: only what was looked at in a trust epoch can tell what comes later from what was before it.
+    needs.guard = true;
+    let ends = ending::unrecorded(request).map(|end| end.by.clone());
     let open = request.status.ends.iter().filter(|end| ending::is_open(end)).map(|end| end.by.clone());
-    // What is live takes on each trust epoch: only then is an end that comes later not from before it.
-    needs.guard = !ends.is_empty() || matches!(phase, Some(Phase::Activating | Phase::Active));
-    needs.enders = open.chain(ends.iter().map(|end| end.by.clone())).filter(|by| !by.is_empty()).collect();
+    needs.enders = open.chain(ends).filter(|by| !by.is_empty()).collect();
     needs.people.clone_from(&needs.enders);
     let starts = request.not_before.is_none_or(|start| start <= now);
     if phase.is_none() || phase == Some(Phase::Pending) || (phase == Some(Phase::Approved) && starts) {
-        needs.guard = true;
         needs.targets = phase == Some(Phase::Approved);
         needs.people.insert(request.requester.clone());
-        needs.people.extend(waiting::voters(request));
+        needs.people.extend(ballot::voters(request));
     }
     needs.people.remove("");
     needs

@@ -400,6 +400,11 @@ fn parse_approval(approval: &api::Approval, problems: &mut Problems) -> Approval
                 .collect(),
         })
         .collect();
+    let wanted: usize = stages.iter().map(|stage| stage.required).sum();
+    if wanted > api::MAX_VOTES {
+        let message = format!("spec.approval.stages want {wanted} approvals; a request holds {}", api::MAX_VOTES);
+        problems.add(ProblemReason::StageUnsatisfiable, message);
+    }
     if let Some(names) = unsatisfiable(&stages) {
         let message = format!(
             "spec.approval.stages: {names} can never be satisfied: too few approvers (one person counts in one stage only)"

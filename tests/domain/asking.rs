@@ -215,3 +215,16 @@ fn the_policy_goes_while_a_request_waits() {
         assert_eq!((waits.status().phase, waits.word().as_str()), (phase, "PolicyNotReady"));
     }
 }
+
+#[test]
+fn what_a_policy_said_when_it_was_seen_first_is_what_counts() {
+    // given: a request that is seen while its policy is not ready
+    let seen = world(&policy()).not_ready(&policy()).decide(&request("fix"));
+    seen.is_for(Pending, "PolicyNotReady");
+    // when: by the time it is, nobody has to agree any more, or it is another one
+    let automatic = world(&policy().automatic()).decide_on(&seen.after());
+    automatic.is_for(Rejected, "RulesChanged").says("ask again");
+    let again = world(&policy().made_anew()).decide_on(&seen.after());
+    again.is_for(Rejected, "PolicyDeleted").says("made anew");
+    world(&policy()).decide_on(&seen.after()).is_for(Pending, "WaitingForVotes");
+}

@@ -5,16 +5,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Decision, Draft, Effect, Next, earliest, ending};
+use super::{Decision, Draft, Effect, Next, ballot, earliest, ending};
 use crate::{
-    api::{EndReason, GrantStatus, Phase, PinnedSubject, PolicyPin, TargetState, TargetStatus, Vote, VoteDecision},
+    api::{self, EndReason, GrantStatus, Phase, PolicyPin, TargetState, TargetStatus},
     domain::{
-        Approval, Guard, Person, Policy, PolicyView, Request, Resolved, Signal, SignalKind, TargetsError,
-        conditions::Reason,
+        Approval, Guard, Person, Policy, PolicyView, Resolved, TargetsError,
+        conditions::{Reason, shortened},
         duration::{self, later, whole_seconds},
         holdings,
         rules::{self, Verdict},
-        votes::{self, Ballot, OpenStage, Tally},
+        votes::{self, Tally},
     },
 };
 
@@ -22,28 +22,6 @@ use crate::{
 const POLICY_WAIT: Duration = Duration::from_mins(1);
 /// Times in Kubernetes are whole seconds: what was made in the second in which an epoch began may be older than it.
 const ONE_SECOND: Duration = Duration::from_secs(1);
-/// `maxItems` of `status.votes`.
-const MAX_VOTES: usize = 64;
-/// How many votes on earlier ballots are kept, for people to see.
-const MAX_OLD_VOTES: usize = 16;
-
-/// Everybody who has voted on the present ballot, recorded or not yet.
-pub(super) fn voters(request: &Request) -> impl Iterator<Item = String> {
-    let ballot = request.status.ballot.as_deref().unwrap_or_default();
-    let recorded = request.status.votes.iter().filter(move |vote| votes::is_on(vote, ballot)).map(|vote| &vote.by);
-    recorded.chain(unrecorded(request).map(|(signal, ..)| &signal.by)).cloned()
-}
-
-/// Votes on the present ballot that are not in status yet.
-fn unrecorded(request: &Request) -> impl Iterator<Item = (&Signal, VoteDecision, &str)> {
-    request.signals.iter().filter_map(|signal| match &signal.kind {
-        SignalKind::Vote { decision, ballot, stage } if request.status.ballot.as_ref() == Some(ballot) => {
-            let recorded = request.status.votes.iter().any(|vote| vote.key == signal.key);
-            (!recorded).then_some((signal, *decision, stage.as_str()))
-        }
-        SignalKind::Vote { .. } | SignalKind::End => None,
-    })
-}
 
 /// A request that nobody has looked at, or that waits for votes.
 pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
@@ -56,7 +34,8 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
             FirstLook::NotNow => Decision { status: None, effects: Vec::new(), next: Next::Retry { until: None } },
         };
     }
-    record_votes(&mut draft);
+    draft.pin_policy();
+    ballot::record_votes(&mut draft);
     ending::record_ends(&mut draft);
     let policy = match before_the_access(draft) {
         Ok((after, policy)) => {
@@ -82,7 +61,7 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
     };
     draft.pin(policy, &subject, realm_id);
     match &policy.approval {
-        Approval::Automatic => draft.becomes_approved(policy, format!("policy {} (automatic)", policy.name)),
+        Approval::Automatic => draft.becomes_approved(policy, &format!("policy {} (automatic)", policy.name)),
         Approval::Stages(stages) => {
             let tally = draft.count(stages, &subject.id);
             match &tally.unknown {
@@ -107,6 +86,9 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
     if draft.rules_changed(policy) {
         return draft.back_to_pending("the policy has changed");
     }
+    if draft.epoch_changed() {
+        return draft.back_to_pending("the admission policies were changed");
+    }
     if let Some(start) = draft.request.not_before.filter(|start| *start > draft.now) {
         let reason = Reason::new("WaitingForStart", format!("approved; starts at {start}"));
         return draft.goes(Phase::Approved, &reason, Vec::new(), Next::At(start));
@@ -114,9 +96,6 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
     if let Some(why) = draft.guard_problem() {
         let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing is granted: {why}"));
         return draft.waits(Phase::Approved, &reason);
-    }
-    if draft.epoch_changed() {
-        return draft.back_to_pending("the admission policies were changed");
     }
     let subject = match draft.judged(policy) {
         Ok(subject) => subject,
@@ -171,33 +150,6 @@ fn first_look(draft: &Draft<'_>) -> Option<FirstLook> {
         }
         Guard::Unknown(_) | Guard::NotAsked => Some(FirstLook::NotNow),
     }
-}
-
-/// Copies votes on the present ballot to status, as long as the API server vouches for them.
-fn record_votes(draft: &mut Draft<'_>) {
-    if !matches!(draft.observed.guard, Guard::InForce { .. }) {
-        return;
-    }
-    let news = new_votes(draft);
-    let room = MAX_VOTES.saturating_sub(draft.status.votes.len());
-    draft.status.votes.extend(news.into_iter().take(room));
-}
-
-/// Votes that are not in status yet, as they would be there. A deny is final: it comes before what it may end.
-fn new_votes(draft: &Draft<'_>) -> Vec<Vote> {
-    let vote = |(signal, decision, stage): (&Signal, _, &str)| Vote {
-        stage: stage.to_owned(),
-        decision,
-        by: signal.by.clone(),
-        user_id: None,
-        at: draft.time(),
-        key: signal.key.clone(),
-        counted: false,
-        why: None,
-    };
-    let mut votes: Vec<Vote> = unrecorded(draft.request).map(vote).collect();
-    votes.sort_by_key(|vote| vote.decision == VoteDecision::Approve);
-    votes
 }
 
 /// Deleted before the access: whoever made it, and whatever is known about it, it is let go.
@@ -309,67 +261,6 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether what is voted on has changed since this request was first seen.
-    fn rules_changed(&self, policy: &Policy) -> bool {
-        self.status.rules.as_ref().is_some_and(|rules| *rules != policy.rules)
-    }
-
-    /// Whether the admission policies were changed since the ballot was drawn: what was written meanwhile may be forged.
-    pub(super) fn epoch_changed(&self) -> bool {
-        match &self.observed.guard {
-            Guard::InForce { epoch, .. } => {
-                self.status.rules.is_some() && self.status.trust_epoch.as_ref() != Some(epoch)
-            }
-            Guard::NotAsked | Guard::NotInForce(_) | Guard::Unknown(_) => false,
-        }
-    }
-
-    /// Pins policy and subject. A new ballot voids votes that were cast.
-    fn pin(&mut self, policy: &Policy, subject: &Person, realm_id: &str) {
-        let changed = self.rules_changed(policy) || self.epoch_changed();
-        if let Guard::InForce { epoch, .. } = &self.observed.guard {
-            self.status.trust_epoch = Some(epoch.clone());
-        }
-        if changed || (self.status.ballot.is_none() && policy.approval != Approval::Automatic) {
-            self.status.ballot = Some(self.observed.ballot.clone());
-            let old = self.status.votes.len().saturating_sub(MAX_OLD_VOTES);
-            self.status.votes.drain(..old);
-        }
-        if self.status.rules.is_none() || changed {
-            self.status.rules = Some(policy.rules.clone());
-            self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
-        }
-        let names: Vec<&str> = policy.wanted(&self.request.grants).map(|grant| grant.name.as_str()).collect();
-        self.status.grants = Some(names.join(", "));
-        self.status.subject = Some(PinnedSubject {
-            realm: policy.realm.clone(),
-            realm_id: realm_id.to_owned(),
-            user_id: subject.id.clone(),
-            username: subject.username.clone(),
-        });
-    }
-
-    /// Counts the recorded votes again.
-    fn count(&mut self, stages: &[crate::domain::Stage], subject: &str) -> Tally {
-        let word = self.status.ballot.clone().unwrap_or_default();
-        let ballot = Ballot { word: &word, subject };
-        if matches!(self.observed.guard, Guard::InForce { .. }) {
-            // Nobody keeps others from voting by filling the list: what counts takes the place of what does not.
-            let counts = |vote: &Vote| votes::counts(vote, ballot, stages, &self.observed.people);
-            let waiting =
-                new_votes(self).into_iter().filter(|new| !self.status.votes.iter().any(|old| old.key == new.key));
-            let waiting: Vec<Vote> = waiting.filter(counts).collect();
-            for new in waiting {
-                if let Some(place) = self.status.votes.iter_mut().rfind(|old| !counts(old)) {
-                    *place = new;
-                }
-            }
-        }
-        let tally = votes::tally(&self.status.votes, ballot, stages, &self.observed.people);
-        self.status.votes.clone_from(&tally.votes);
-        tally
-    }
-
     /// What the count says.
     fn counted(self, policy: &Policy, tally: &Tally) -> Decision {
         if let Some(denial) = &tally.denied {
@@ -377,12 +268,11 @@ impl Draft<'_> {
             return self.ends(Phase::Denied, "Denied", message);
         }
         if tally.is_approved() {
-            let by = tally.approved_by();
-            return self.becomes_approved(policy, by);
+            return self.becomes_approved(policy, &tally.approved_by());
         }
         let limit = later(self.request.created, policy.timeout);
         if limit <= self.now {
-            return self.times_out(&missing(&tally.open));
+            return self.times_out(&ballot::missing(&tally.open));
         }
         let ballot = self.status.ballot.as_deref().unwrap_or_default();
         let voided = self.status.votes.iter().any(|vote| !votes::is_on(vote, ballot));
@@ -401,32 +291,8 @@ impl Draft<'_> {
         self.goes(Phase::Pending, &reason, Vec::new(), next)
     }
 
-    /// What is missing, with the command that an approver runs.
-    fn instructions(&self, open: &[OpenStage]) -> String {
-        let stamp = matches!(self.observed.guard, Guard::InForce { stamp: true, .. });
-        let (request, ballot) = (self.request, self.status.ballot.as_deref().unwrap_or_default());
-        let number = self.status.votes.len() + 1;
-        let commands = open.iter().map(|stage| {
-            format!(
-                "kubectl annotate accessrequest {} -n {} {}{ballot}.{}.{number}={}",
-                request.name,
-                request.namespace,
-                crate::api::APPROVE,
-                stage.name,
-                if stamp { "yes" } else { "YOUR-USERNAME" }
-            )
-        });
-        format!(
-            "{}. To approve: {} (to deny, {} in place of {})",
-            missing(open),
-            commands.collect::<Vec<_>>().join(" ; or: "),
-            crate::api::DENY,
-            crate::api::APPROVE
-        )
-    }
-
-    fn becomes_approved(mut self, policy: &Policy, by: String) -> Decision {
-        self.status.approved_by = Some(by);
+    fn becomes_approved(mut self, policy: &Policy, by: &str) -> Decision {
+        self.status.approved_by = Some(shortened(by, api::MAX_APPROVED_BY));
         self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
         let start = self.request.not_before.filter(|start| *start > self.now);
         let (reason, next) = match start {
@@ -482,13 +348,4 @@ impl Draft<'_> {
             state: TargetState::Intended,
         }
     }
-}
-
-/// What the open stages want, for people.
-fn missing(open: &[OpenStage]) -> String {
-    let stages = open.iter().map(|OpenStage { name, missing, approvers }| {
-        let approvals = if *missing == 1 { "approval" } else { "approvals" };
-        format!("{missing} {approvals} in stage {name} by {approvers}")
-    });
-    format!("waiting for {}", stages.collect::<Vec<_>>().join(" and "))
 }

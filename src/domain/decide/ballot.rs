@@ -1,0 +1,164 @@
+//! What is voted on, and who has voted: ballots, and votes on their way from annotations to status.
+
+use super::Draft;
+use crate::{
+    api::{self, PinnedSubject, PolicyPin, Vote, VoteDecision},
+    domain::{
+        Approval, Guard, Person, Policy, Request, Signal, SignalKind, Stage,
+        votes::{self, Ballot, OpenStage, Tally},
+    },
+};
+
+/// How many votes on earlier ballots are kept, for people to see.
+const MAX_OLD_VOTES: usize = 16;
+
+/// Everybody who has voted on the present ballot, recorded or not yet.
+pub(super) fn voters(request: &Request) -> impl Iterator<Item = String> {
+    let ballot = request.status.ballot.as_deref().unwrap_or_default();
+    let recorded = request.status.votes.iter().filter(move |vote| votes::is_on(vote, ballot)).map(|vote| &vote.by);
+    recorded.chain(unrecorded(request).map(|(signal, ..)| &signal.by)).cloned()
+}
+
+/// Votes on the present ballot that are not in status yet.
+fn unrecorded(request: &Request) -> impl Iterator<Item = (&Signal, VoteDecision, &str)> {
+    request.signals.iter().filter_map(|signal| match &signal.kind {
+        SignalKind::Vote { decision, ballot, stage } if request.status.ballot.as_ref() == Some(ballot) => {
+            let recorded = request.status.votes.iter().any(|vote| vote.key == signal.key);
+            (!recorded).then_some((signal, *decision, stage.as_str()))
+        }
+        SignalKind::Vote { .. } | SignalKind::End => None,
+    })
+}
+
+/// Copies votes on the present ballot to status, as long as the API server vouches for them.
+pub(super) fn record_votes(draft: &mut Draft<'_>) {
+    if !matches!(draft.observed.guard, Guard::InForce { .. }) {
+        return;
+    }
+    let news = new_votes(draft);
+    let room = api::MAX_VOTES.saturating_sub(draft.status.votes.len());
+    draft.status.votes.extend(news.into_iter().take(room));
+}
+
+/// Votes that are not in status yet, as they would be there. A deny is final: it comes before what it may end.
+fn new_votes(draft: &Draft<'_>) -> Vec<Vote> {
+    let vote = |(signal, decision, stage): (&Signal, _, &str)| Vote {
+        stage: stage.to_owned(),
+        decision,
+        by: signal.by.clone(),
+        user_id: None,
+        at: draft.time(),
+        key: signal.key.clone(),
+        counted: false,
+        why: None,
+    };
+    let mut votes: Vec<Vote> = unrecorded(draft.request).map(vote).collect();
+    votes.sort_by_key(|vote| vote.decision == VoteDecision::Approve);
+    votes
+}
+
+impl Draft<'_> {
+    /// Whether what is voted on has changed since this request was first seen.
+    pub(super) fn rules_changed(&self, policy: &Policy) -> bool {
+        self.status.rules.as_ref().is_some_and(|rules| *rules != policy.rules)
+    }
+
+    /// Whether the admission policies were changed since the ballot was drawn: what was written meanwhile may be forged.
+    pub(super) fn epoch_changed(&self) -> bool {
+        match &self.observed.guard {
+            Guard::InForce { epoch, .. } => {
+                self.status.rules.is_some() && self.status.trust_epoch.as_ref() != Some(epoch)
+            }
+            Guard::NotAsked | Guard::NotInForce(_) | Guard::Unknown(_) => false,
+        }
+    }
+
+    /// Pins the policy when it is seen first, also if it is not ready: what it says by the time it is may be something else.
+    pub(super) fn pin_policy(&mut self) {
+        let Some(policy) = self.observed.policy.known().filter(|_| self.status.rules.is_none()) else { return };
+        if let Guard::InForce { epoch, .. } = &self.observed.guard {
+            self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
+            self.status.rules = Some(policy.rules.clone());
+            self.status.trust_epoch = Some(epoch.clone());
+        }
+    }
+
+    /// Pins policy and subject. A new ballot voids votes that were cast.
+    pub(super) fn pin(&mut self, policy: &Policy, subject: &Person, realm_id: &str) {
+        let changed = self.rules_changed(policy) || self.epoch_changed();
+        if let Guard::InForce { epoch, .. } = &self.observed.guard {
+            self.status.trust_epoch = Some(epoch.clone());
+        }
+        if changed || (self.status.ballot.is_none() && policy.approval != Approval::Automatic) {
+            self.status.ballot = Some(self.observed.ballot.clone());
+            let old = self.status.votes.len().saturating_sub(MAX_OLD_VOTES);
+            self.status.votes.drain(..old);
+        }
+        if self.status.rules.is_none() || changed {
+            self.status.rules = Some(policy.rules.clone());
+            self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
+        }
+        let names: Vec<&str> = policy.wanted(&self.request.grants).map(|grant| grant.name.as_str()).collect();
+        self.status.grants = Some(names.join(", "));
+        self.status.subject = Some(PinnedSubject {
+            realm: policy.realm.clone(),
+            realm_id: realm_id.to_owned(),
+            user_id: subject.id.clone(),
+            username: subject.username.clone(),
+        });
+    }
+
+    /// Counts the recorded votes again.
+    pub(super) fn count(&mut self, stages: &[Stage], subject: &str) -> Tally {
+        let word = self.status.ballot.clone().unwrap_or_default();
+        let ballot = Ballot { word: &word, subject };
+        if matches!(self.observed.guard, Guard::InForce { .. }) {
+            // Nobody keeps others from voting by filling the list: what counts takes the place of what does not.
+            let counts = |vote: &Vote| votes::counts(vote, ballot, stages, &self.observed.people);
+            let waiting =
+                new_votes(self).into_iter().filter(|new| !self.status.votes.iter().any(|old| old.key == new.key));
+            let waiting: Vec<Vote> = waiting.filter(counts).collect();
+            for new in waiting {
+                if let Some(place) = self.status.votes.iter_mut().rfind(|old| !counts(old)) {
+                    *place = new;
+                }
+            }
+        }
+        let tally = votes::tally(&self.status.votes, ballot, stages, &self.observed.people);
+        self.status.votes.clone_from(&tally.votes);
+        tally
+    }
+
+    /// What is missing, with the command that an approver runs.
+    pub(super) fn instructions(&self, open: &[OpenStage]) -> String {
+        let stamp = matches!(self.observed.guard, Guard::InForce { stamp: true, .. });
+        let (request, ballot) = (self.request, self.status.ballot.as_deref().unwrap_or_default());
+        let number = self.status.votes.len() + 1;
+        let commands = open.iter().map(|stage| {
+            format!(
+                "kubectl annotate accessrequest {} -n {} {}{ballot}.{}.{number}={}",
+                request.name,
+                request.namespace,
+                api::APPROVE,
+                stage.name,
+                if stamp { "yes" } else { "YOUR-USERNAME" }
+            )
+        });
+        format!(
+            "{}. To approve: {} (to deny, {} in place of {})",
+            missing(open),
+            commands.collect::<Vec<_>>().join(" ; or: "),
+            api::DENY,
+            api::APPROVE
+        )
+    }
+}
+
+/// What the open stages want, for people.
+pub(super) fn missing(open: &[OpenStage]) -> String {
+    let stages = open.iter().map(|OpenStage { name, missing, approvers }| {
+        let approvals = if *missing == 1 { "approval" } else { "approvals" };
+        format!("{missing} {approvals} in stage {name} by {approvers}")
+    });
+    format!("waiting for {}", stages.collect::<Vec<_>>().join(" and "))
+}
