@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"syscall"
 	"text/template"
 	"time"
@@ -17,7 +18,19 @@ func (s *stack) operatorBinary() string {
 	if binary := os.Getenv("HALLPASS_BIN"); binary != "" {
 		return binary
 	}
-	return s.source("target", "debug", "hallpass")
+	target := os.Getenv("CARGO_TARGET_DIR")
+	if target == "" {
+		target = s.source("target")
+	}
+	return filepath.Join(target, "debug", "hallpass")
+}
+
+// needOperatorBinary says what to do if there is none.
+func (s *stack) needOperatorBinary() error {
+	if binary := s.operatorBinary(); !exists(binary) {
+		return fmt.Errorf("%s is not there: cargo build makes it, $HALLPASS_BIN names another, and dev/dev up --no-operator goes without", binary)
+	}
+	return nil
 }
 
 func (s *stack) operator(args []string) error {
@@ -35,6 +48,9 @@ func (s *stack) operator(args []string) error {
 	case "kill":
 		return step(operator, func() (string, error) { return "killed", s.end(operator, syscall.SIGKILL, 20*time.Second) })
 	case "restart":
+		if err := s.needOperatorBinary(); err != nil {
+			return err
+		}
 		if err := s.stopNamed(operator); err != nil {
 			return err
 		}
@@ -47,8 +63,8 @@ func (s *stack) operator(args []string) error {
 // to allow must fail here too.
 func (s *stack) startOperator() error {
 	binary := s.operatorBinary()
-	if !exists(binary) {
-		return fmt.Errorf("%s is not there: cargo build makes it (make does that), or dev/dev up --no-operator goes without", binary)
+	if err := s.needOperatorBinary(); err != nil {
+		return err
 	}
 	built, err := buildOf(binary)
 	if err != nil {

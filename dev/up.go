@@ -14,6 +14,11 @@ import (
 // installed meanwhile.
 func (s *stack) up(withOperator bool) error {
 	begin := time.Now()
+	if withOperator {
+		if err := s.needOperatorBinary(); err != nil {
+			return err
+		}
+	}
 	if err := s.lock(); err != nil {
 		return err
 	}

@@ -165,11 +165,15 @@ impl Realm {
             return Some((key.into(), "must not be empty".into()));
         }
         let url = reqwest::Url::parse(&self.url);
-        if !url.is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host()) || self.url.ends_with('/') {
-            let problem = format!(
-                "{:?} must be the server's base URL without a slash at the end, as https://sso.example.com",
-                self.url
-            );
+        // Whatever else a URL can hold would end up in messages, a password first of all.
+        let plain = |url: &reqwest::Url| {
+            url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none()
+        };
+        let server = |url: reqwest::Url| matches!(url.scheme(), "https" | "http") && url.has_host() && plain(&url);
+        if !url.is_ok_and(server) || self.url.ends_with('/') {
+            let shown = if self.url.contains('@') { "a URL with a user" } else { &self.url };
+            let problem =
+                format!("{shown:?} must be the server's base URL and nothing more, as https://sso.example.com");
             return Some(("url".into(), problem));
         }
         for (i, account) in self.service_accounts.iter().enumerate() {
@@ -212,6 +216,8 @@ mod tests {
                 &REALM.replace("https://sso.example.com", "sso.example.com"),
                 vec!["realms[0].url", "\"sso.example.com\"", "https://"],
             ),
+            (&REALM.replace("//", "//me:secret@"), vec!["realms[0].url", "a URL with a user"]),
+            (&REALM.replace(".com", ".com?x=1"), vec!["realms[0].url", "nothing more"]),
             (&REALM.replace("acme", "''"), vec!["realms[0].realm", "must not be empty"]),
             (&REALM.replace("clientId", "clientID"), vec!["clientID"]),
             (

@@ -49,7 +49,13 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
         let observer: Arc<dyn keycloak::Observer> = metrics.clone();
         realms.insert(realm.name.clone(), Realm::new(realm, observer)?);
     }
-    let api_server = kube::Config::infer().await?;
+    let api_server = kube::Config::infer().await;
+    let api_server = api_server.map_err(|error| {
+        format!(
+            "cannot find the API server; set KUBECONFIG to a file that is there, or run in a pod: {}",
+            chain(&error)
+        )
+    })?;
     let client = Client::try_from(api_server.clone())?;
     let me = who_am_i(&client).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), username = me, %listen, "starting");

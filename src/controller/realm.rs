@@ -209,7 +209,10 @@ impl Realm {
         };
         match self.keycloak.reaches_admin(&target).await {
             Ok(None) => Ok(Found { grant: name.clone(), target }),
-            Ok(Some(words)) => refused(ProblemReason::ReachesAdministration, words),
+            Ok(Some(words)) => {
+                let message = format!("{words} leads to Keycloak's administration; lend another role");
+                refused(ProblemReason::ReachesAdministration, message)
+            }
             Err(error) => Err(unavailable(&error)),
         }
     }
