@@ -1,6 +1,6 @@
 //! What should happen. Pure: no server, no clock, no chance; time and random words are arguments.
 //!
-//! [`decide`] is the heart: every rule of the life cycle is there or in the files it names: [`rules`] (what a policy
+//! [`decide()`] is the heart: every rule of the life cycle is there or in the files it names: [`rules`] (what a policy
 //! asks of a request), [`votes`] (who counts), [`holdings`] (whose mapping it is), [`conditions`] (how it is said).
 
 pub mod conditions;
