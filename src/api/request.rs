@@ -126,6 +126,13 @@ pub enum Phase {
     Rejected,
 }
 
+impl AccessRequest {
+    /// Where it is in its life; `None` while nobody has looked.
+    pub fn phase(&self) -> Option<Phase> {
+        self.status.as_ref()?.phase
+    }
+}
+
 impl Phase {
     /// All of them, in the order of a life.
     pub const ALL: [Self; 10] = [

@@ -86,9 +86,9 @@ impl Context {
     fn siblings(&self, request: &Request) -> Vec<Request> {
         let Some(subject) = self.holder(request) else { return Vec::new() };
         let candidate = |other: &AccessRequest| {
-            let status = other.status.as_ref();
-            let theirs = status.and_then(|status| status.subject.as_ref()).map(|theirs| &theirs.user_id);
-            theirs == Some(&subject.user_id) && !status.and_then(|status| status.phase).is_some_and(Phase::is_final)
+            let theirs = other.status.as_ref().and_then(|status| status.subject.as_ref());
+            theirs.is_some_and(|theirs| theirs.user_id == subject.user_id)
+                && !other.phase().is_some_and(Phase::is_final)
         };
         let others = self.index.all().into_iter().filter(|other| candidate(other));
         others

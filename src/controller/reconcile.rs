@@ -176,12 +176,10 @@ impl Context {
     /// that have not taken on this trust epoch: an end that is written from now on is not from before it.
     pub fn wake_whom_the_guard_concerns(&self, epoch: Option<&str>) {
         for request in self.index.all() {
-            let status = request.status.as_ref();
-            let concerned = match status.and_then(|status| status.phase) {
+            let took_on = request.status.as_ref().and_then(|status| status.trust_epoch.as_deref());
+            let concerned = match request.phase() {
                 None | Some(Phase::Pending | Phase::Approved) => true,
-                Some(Phase::Activating | Phase::Active) => {
-                    epoch.is_some() && status.and_then(|status| status.trust_epoch.as_deref()) != epoch
-                }
+                Some(Phase::Activating | Phase::Active) => epoch.is_some() && took_on != epoch,
                 Some(_) => false,
             };
             if concerned {
@@ -210,7 +208,7 @@ impl Context {
     pub fn forget_the_gone(&self) {
         self.index.forget_the_gone();
         let all = self.index.all();
-        let live = all.iter().filter(|request| !Request::parse(request).phase().is_some_and(Phase::is_final));
+        let live = all.iter().filter(|request| !request.phase().is_some_and(Phase::is_final));
         let requests = live.filter_map(|request| request.metadata.uid.clone());
         let policies = self.policies.state();
         let policies = policies.iter().filter_map(|policy| policy.metadata.uid.clone());

@@ -302,6 +302,11 @@ impl Policy {
         if problems.0.is_empty() { Ok(parsed) } else { Err(problems.0) }
     }
 
+    /// The policy as it is now, for a request to remember.
+    pub fn pin(&self) -> api::PolicyPin {
+        api::PolicyPin { uid: self.uid.clone(), generation: self.generation }
+    }
+
     /// The grants that a request gets: those it names, or all.
     pub fn wanted<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a Grant> {
         self.grants.iter().filter(move |grant| names.is_empty() || names.contains(&grant.name))

@@ -2,7 +2,7 @@
 
 use super::Draft;
 use crate::{
-    api::{self, PinnedSubject, PolicyPin, Vote, VoteDecision},
+    api::{self, PinnedSubject, Vote, VoteDecision},
     domain::{
         Approval, Guard, Person, Policy, Request, Signal, SignalKind, Stage,
         votes::{self, Ballot, OpenStage, Tally},
@@ -76,8 +76,13 @@ impl Draft<'_> {
     /// Pins the policy when it is seen first, also if it is not ready: what it says by the time it is may be something else.
     pub(super) fn pin_policy(&mut self) {
         let Some(policy) = self.observed.policy.known().filter(|_| self.status.rules.is_none()) else { return };
+        self.take_on(policy);
+    }
+
+    /// What is voted on from now on, as long as the API server vouches for the votes.
+    fn take_on(&mut self, policy: &Policy) {
         if let Guard::InForce { epoch, .. } = &self.observed.guard {
-            self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
+            self.status.policy = Some(policy.pin());
             self.status.rules = Some(policy.rules.clone());
             self.status.trust_epoch = Some(epoch.clone());
         }
@@ -86,17 +91,13 @@ impl Draft<'_> {
     /// Pins policy and subject. A new ballot voids votes that were cast.
     pub(super) fn pin(&mut self, policy: &Policy, subject: &Person, realm_id: &str) {
         let changed = self.rules_changed(policy) || self.epoch_changed();
-        if let Guard::InForce { epoch, .. } = &self.observed.guard {
-            self.status.trust_epoch = Some(epoch.clone());
+        if changed {
+            self.take_on(policy);
         }
         if changed || (self.status.ballot.is_none() && policy.approval != Approval::Automatic) {
             self.status.ballot = Some(self.observed.ballot.clone());
             let old = self.status.votes.len().saturating_sub(MAX_OLD_VOTES);
             self.status.votes.drain(..old);
-        }
-        if self.status.rules.is_none() || changed {
-            self.status.rules = Some(policy.rules.clone());
-            self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
         }
         let names: Vec<&str> = policy.wanted(&self.request.grants).map(|grant| grant.name.as_str()).collect();
         self.status.grants = Some(names.join(", "));

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Decision, Draft, Effect, Next, ballot, earliest, ending};
 use crate::{
-    api::{self, EndReason, GrantStatus, Phase, PolicyPin, TargetState, TargetStatus},
+    api::{self, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
         Approval, Guard, Person, Policy, PolicyView, Resolved, TargetsError,
         conditions::{Reason, shortened},
@@ -37,11 +37,8 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
     draft.pin_policy();
     ballot::record_votes(&mut draft);
     ending::record_ends(&mut draft);
-    let policy = match before_the_access(draft) {
-        Ok((after, policy)) => {
-            draft = after;
-            policy
-        }
+    let (mut draft, policy) = match before_the_access(draft) {
+        Ok(found) => found,
         Err(decision) => return *decision,
     };
     if let Some(why) = draft.guard_problem() {
@@ -76,11 +73,8 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
 /// A request that is agreed: waits for its start, then everything is asked again.
 pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
     ending::record_ends(&mut draft);
-    let policy = match before_the_access(draft) {
-        Ok((after, policy)) => {
-            draft = after;
-            policy
-        }
+    let (mut draft, policy) = match before_the_access(draft) {
+        Ok(found) => found,
         Err(decision) => return *decision,
     };
     if draft.rules_changed(policy) {
@@ -293,7 +287,7 @@ impl Draft<'_> {
 
     fn becomes_approved(mut self, policy: &Policy, by: &str) -> Decision {
         self.status.approved_by = Some(shortened(by, api::MAX_APPROVED_BY));
-        self.status.policy = Some(PolicyPin { uid: policy.uid.clone(), generation: policy.generation });
+        self.status.policy = Some(policy.pin());
         let start = self.request.not_before.filter(|start| *start > self.now);
         let (reason, next) = match start {
             Some(start) => (Reason::new("WaitingForStart", format!("approved; starts at {start}")), Next::At(start)),
