@@ -5,6 +5,8 @@
 mod activation;
 #[path = "domain/asking.rs"]
 mod asking;
+#[path = "domain/delegation.rs"]
+mod delegation;
 #[path = "domain/ending.rs"]
 mod ending;
 #[path = "domain/events.rs"]

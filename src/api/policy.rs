@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[x_kube(validation = Rule::new("(self.?approval.?automatic.orValue(false)) != (self.?approval.?stages.orValue([]).size() > 0)")
     .message("name at least one stage, or say automatic: true, and not both").field_path(".approval"))]
+#[x_kube(validation = Rule::new("!has(self.submitters) || self.submitters.all(s, !has(s.preApproves) || s.preApproves.all(p, has(self.approval) && has(self.approval.stages) && self.approval.stages.exists(t, t.name == p)))")
+    .message("preApproves must name stages of approval.stages").field_path(".submitters"))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessPolicySpec {
     /// For people: what this policy is for.
@@ -45,7 +47,7 @@ pub struct AccessPolicySpec {
     /// Who may ask, for themselves.
     #[schemars(length(min = 1, max = 64))]
     pub requesters: Vec<Subject>,
-    /// Who may hand in requests for other people. Not supported yet.
+    /// Who may hand in requests for other people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub submitters: Vec<Submitter>,
@@ -164,7 +166,7 @@ pub struct Submitter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// Stages for which the review in Git counts.
+    /// Stages for which the review in Git counts, if the request says `preApproved`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5), inner(length(min = 1, max = 40)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

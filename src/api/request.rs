@@ -47,7 +47,7 @@ pub struct AccessRequestSpec {
     /// Name of the `AccessPolicy`.
     #[schemars(length(min = 1, max = 63))]
     pub policy_name: String,
-    /// Kubernetes username of the person who gets the access: yours. Filled in by the API server on 1.36 and newer.
+    /// Kubernetes username of the person who gets the access: yours, unless you submit for others. Filled in by the API server on 1.36 and newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub requester: Option<String>,
@@ -76,11 +76,12 @@ pub struct AccessRequestSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self < timestamp('9999-01-01T00:00:00Z')").message("spec.notAfter must be before the year 9999"))]
     pub not_after: Option<Time>,
-    /// The caller, when that is not the requester. Not supported yet.
+    /// Who hands it in for the requester: the caller. Filled in by the API server on 1.36 and newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub submitted_by: Option<String>,
-    /// Whether the review in Git counts as a vote. Not supported yet.
+    /// Whether the review in Git counts for the stages that the policy lets the submitter pre-approve. Needs `notBefore`
+    /// and `notAfter`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pre_approved: bool,
     /// Where the submission came from; shown, not trusted.

@@ -25,6 +25,9 @@ impl Context {
                 Effect::AddFinalizer => self.index.put(report::finalizer(self, object, true).await?),
                 Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
                 Effect::HandOver { target, to } => outcomes.extend(self.hand_over(target, to).await?),
+                Effect::Record { digest, until } => {
+                    self.record.put(digest, &request.uid, *until).await.map_err(Error::WriteRecord)?;
+                }
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                     in_keycloak.push(self.in_keycloak(&request, effect, target));
                 }
@@ -65,7 +68,9 @@ impl Context {
                 tracing::debug!(user = user_id, target = %target, ?removal, "removed");
                 Ok(OutcomeResult::Removed)
             }
-            Effect::AddFinalizer | Effect::RemoveFinalizer | Effect::HandOver { .. } => Err("not for Keycloak".into()),
+            Effect::AddFinalizer | Effect::RemoveFinalizer | Effect::HandOver { .. } | Effect::Record { .. } => {
+                Err("not for Keycloak".into())
+            }
         }
     }
 

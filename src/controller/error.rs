@@ -24,6 +24,9 @@ pub enum Error {
         /// Why.
         source: ApiError,
     },
+    /// What starts without a fresh vote could not be put on record.
+    #[error("cannot write the record of what has started without a vote")]
+    WriteRecord(#[source] ApiError),
     /// The steps of a reconcile did not come to an end.
     #[error("the request did not settle after {0} steps")]
     Unsettled(usize),
@@ -40,6 +43,7 @@ impl Error {
             Self::WriteFinalizer(_) => "write_finalizer",
             Self::ReadRequest(_) => "read_request",
             Self::ReadPolicy { .. } => "read_policy",
+            Self::WriteRecord(_) => "write_record",
             Self::Unsettled(_) => "unsettled",
             Self::Random(_) => "random",
         }

@@ -10,6 +10,7 @@ mod observe;
 mod policies;
 mod realm;
 mod reconcile;
+mod record;
 mod report;
 mod run;
 
@@ -43,6 +44,7 @@ pub use run::run;
 
 use index::Index;
 use policies::Verdict;
+use record::Record;
 
 /// Access that should have been gone this long ago is overdue.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -61,6 +63,7 @@ pub struct Context {
     memory: Mutex<HashMap<String, Memory>>,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     recorder: Recorder,
+    record: Record,
     guard_state: Mutex<Result<InForce, String>>,
 }
 

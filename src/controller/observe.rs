@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Context,
-    error::Error,
+    error::{Error, chain},
     policies::{Depth, Seen},
     realm::{GroupIds, Realm, pinned},
 };
@@ -12,7 +12,7 @@ use crate::{
     api::{AccessRequest, Phase},
     domain::{
         self, Guard, Lookup, Needs, Observed, Outcome, People, Policy, PolicyView, ProblemReason, Request, Resolved,
-        TargetsError,
+        TargetsError, delegation,
     },
     guard::InForce,
 };
@@ -29,6 +29,7 @@ impl Context {
             people: People::new(),
             realm_id: None,
             targets: None,
+            record: None,
             siblings: self.siblings(request),
             outcomes,
             ballot: ballot()?,
@@ -44,9 +45,15 @@ impl Context {
             return Ok(observed);
         }
         let gives = request.phase().is_none_or(|phase| phase == Phase::Pending) || needs.targets;
-        if gives && matches!(observed.people.get(&request.requester), Some(Lookup::Person(_))) {
+        if let Some(Lookup::Person(subject)) = observed.people.get(&request.requester).filter(|_| gives) {
             match realm.keycloak.realm().await {
-                Ok(info) => observed.realm_id = Some(info.id),
+                Ok(info) => {
+                    if needs.record {
+                        let digest = delegation::digest(request, &info.id, &subject.id);
+                        observed.record = Some(self.record.look(&digest).await.map_err(|error| chain(&error)));
+                    }
+                    observed.realm_id = Some(info.id);
+                }
                 Err(error) => {
                     observed.people.insert(request.requester.clone(), Lookup::Unknown(error.to_string()));
                 }
@@ -63,8 +70,8 @@ impl Context {
         self.remember_guard(&answer);
         match answer {
             Ok(InForce { epoch, since, stamp }) => Guard::InForce { epoch, since, stamp },
-            Err(error) if error.is_unknown() => Guard::Unknown(super::error::chain(&error)),
-            Err(error) => Guard::NotInForce(super::error::chain(&error)),
+            Err(error) if error.is_unknown() => Guard::Unknown(chain(&error)),
+            Err(error) => Guard::NotInForce(chain(&error)),
         }
     }
 

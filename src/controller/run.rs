@@ -22,7 +22,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-use super::{Context, Error, Index, Locks, Realm, policies, reconcile};
+use super::{Context, Error, Index, Locks, Realm, Record, policies, reconcile};
 use crate::{
     api::{AccessPolicy, AccessRequest, FIELD_MANAGER},
     domain::Request,
@@ -54,6 +54,7 @@ pub async fn run<F: Future<Output = ()>>(
     let (woken, _) = broadcast::channel(1024);
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
+        record: Record::new(client.clone(), guard.namespace()),
         index: Index::new(requests.clone()),
         policies: policies.clone(),
         verdicts: std::sync::Mutex::default(),
@@ -129,7 +130,7 @@ pub async fn run<F: Future<Output = ()>>(
     let background = async {
         tokio::select! {
             () = stopped(stop.clone()) => {}
-            () = look_after(&context) => {}
+            () = Box::pin(look_after(&context)) => {}
         }
     };
     tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
@@ -263,6 +264,12 @@ async fn look_after(context: &Context) {
         loop {
             let answer = context.guard.keep().await;
             context.remember_guard(&answer);
+            if let Err(error) = context.record.begin().await {
+                tracing::warn!(
+                    error = super::chain(&error),
+                    "cannot read the record of what has started without a vote"
+                );
+            }
             context.forget_the_gone();
             tokio::time::sleep(if answer.is_ok() { LOOK_AT_GUARD } else { TRY_GUARD }).await;
         }

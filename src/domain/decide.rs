@@ -51,6 +51,13 @@ pub enum Effect {
         /// UID of the request that takes over.
         to: String,
     },
+    /// Put on record that a request starts without a fresh vote, so that the same does not start twice.
+    Record {
+        /// What is remembered of it.
+        digest: String,
+        /// Until when: its window closes then.
+        until: Timestamp,
+    },
 }
 
 /// When to look at a request again.
@@ -80,6 +87,8 @@ pub struct Needs {
     pub enders: BTreeSet<String>,
     /// The grants as they are in Keycloak, and the policy as it is in the API server, not in a cache.
     pub targets: bool,
+    /// Whether the same has started before without a fresh vote.
+    pub record: bool,
 }
 
 /// What has to be known to decide on a request now.
@@ -100,6 +109,7 @@ pub fn needs(request: &Request, now: Timestamp) -> Needs {
         needs.targets = phase == Some(Phase::Approved);
         needs.people.insert(request.requester.clone());
         needs.people.extend(ballot::voters(request));
+        needs.record = request.submitter().is_some() && request.not_before.is_some() && request.not_after.is_some();
     }
     needs.people.remove("");
     needs

@@ -1,10 +1,12 @@
 //! What should happen. Pure: no server, no clock, no chance; time and random words are arguments.
 //!
 //! [`decide()`] is the heart: every rule of the life cycle is there or in the files it names: [`rules`] (what a policy
-//! asks of a request), [`votes`] (who counts), [`holdings`] (whose mapping it is), [`conditions`] (how it is said).
+//! asks of a request), [`votes`] (who counts), [`delegation`] (who asks for others), [`holdings`] (whose mapping it is),
+//! [`conditions`] (how it is said).
 
 pub mod conditions;
 mod decide;
+pub mod delegation;
 pub mod duration;
 pub mod holdings;
 mod policy;
@@ -20,7 +22,7 @@ use std::{
 use jiff::Timestamp;
 
 pub use decide::{Decision, Effect, Needs, Next, decide, needs};
-pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject};
+pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
 pub use request::{Request, Signal, SignalKind};
 
 use crate::api::TargetType;
@@ -38,6 +40,9 @@ pub struct Observed {
     pub realm_id: Option<String>,
     /// The request's grants as they are in Keycloak now, if [`Needs::targets`] asked for them.
     pub targets: Option<Result<Vec<Resolved>, TargetsError>>,
+    /// Whether the same has started before without a fresh vote, if [`Needs::record`] asked for it; the error says why that
+    /// is not known.
+    pub record: Option<Result<delegation::Record, String>>,
     /// The other requests for the same subject that are not final.
     pub siblings: Vec<Request>,
     /// What became of the effects of the decision before.
@@ -170,4 +175,9 @@ pub enum OutcomeResult {
     HandedOver,
     /// It did not work, for this reason.
     Failed(String),
+}
+
+/// Bytes as text.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -9,7 +9,7 @@ use std::{
 use regex::Regex;
 use sha2::{Digest, Sha256};
 
-use super::{Person, duration, votes};
+use super::{Person, duration, hex, votes};
 use crate::api;
 
 /// Default of `spec.approval.timeout`.
@@ -36,6 +36,8 @@ pub struct Policy {
     pub grants: Vec<Grant>,
     /// Who may ask.
     pub requesters: Vec<Subject>,
+    /// Who may hand in requests for other people.
+    pub submitters: Vec<Submitter>,
     /// Where requests may live; empty means anywhere.
     pub namespaces: BTreeSet<String>,
     /// For a request that names no duration.
@@ -113,6 +115,15 @@ impl fmt::Display for Subject {
             Self::Group(name) => write!(f, "Group {name}"),
         }
     }
+}
+
+/// Somebody who may hand in requests for other people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitter {
+    /// Kubernetes username, exactly.
+    pub username: String,
+    /// The stages for which the review in Git counts.
+    pub pre_approves: Vec<String>,
 }
 
 /// Subjects as a list for people.
@@ -258,7 +269,6 @@ impl Policy {
         } = &policy.spec;
         let mut problems = Problems::default();
         for (there, field) in [
-            (!submitters.is_empty(), "submitters"),
             (!required_actions.is_empty(), "requiredActions"),
             (
                 sessions.as_ref().is_some_and(|sessions| sessions.at_end != api::AtEnd::Keep),
@@ -291,6 +301,7 @@ impl Policy {
             suspended: *suspended,
             grants: parse_grants(grants, &mut problems),
             requesters: requesters.iter().map(requester).collect(),
+            submitters: parse_submitters(submitters, &approval, &mut problems),
             namespaces: namespaces.iter().cloned().collect(),
             default_duration,
             max_duration,
@@ -360,10 +371,40 @@ fn requester(subject: &api::Subject) -> Subject {
     match kind {
         api::SubjectKind::User => Subject::User(name.clone()),
         api::SubjectKind::Group => Subject::Group(name.clone()),
-        api::SubjectKind::ServiceAccount => {
-            Subject::User(format!("system:serviceaccount:{}:{name}", namespace.as_deref().unwrap_or_default()))
-        }
+        api::SubjectKind::ServiceAccount => Subject::User(service_account(namespace.as_deref(), name)),
     }
+}
+
+/// The Kubernetes username of a service account.
+fn service_account(namespace: Option<&str>, name: &str) -> String {
+    format!("system:serviceaccount:{}:{name}", namespace.unwrap_or_default())
+}
+
+fn parse_submitters(
+    submitters: &[api::Submitter],
+    approval: &api::Approval,
+    problems: &mut Problems,
+) -> Vec<Submitter> {
+    let mut parsed: Vec<Submitter> = Vec::new();
+    for (i, submitter) in submitters.iter().enumerate() {
+        let api::Submitter { kind, name, namespace, pre_approves } = submitter;
+        let username = match kind {
+            api::SubmitterKind::User => name.clone(),
+            api::SubmitterKind::ServiceAccount => service_account(namespace.as_deref(), name),
+        };
+        if parsed.iter().any(|other| other.username == username) {
+            problems.add(ProblemReason::Invalid, format!("spec.submitters[{i}]: {username} is there twice"));
+        }
+        let stages: Vec<&str> = approval.stages.iter().map(|stage| stage.name.as_str()).collect();
+        for unknown in pre_approves.iter().filter(|name| !stages.contains(&name.as_str())) {
+            let has = if stages.is_empty() { "none".into() } else { stages.join(", ") };
+            let message =
+                format!("spec.submitters[{i}].preApproves: there is no stage {unknown:?}; the policy has {has}");
+            problems.add(ProblemReason::Invalid, message);
+        }
+        parsed.push(Submitter { username, pre_approves: pre_approves.clone() });
+    }
+    parsed
 }
 
 fn parse_reason(reason: Option<&api::ReasonRule>, problems: &mut Problems) -> ReasonRule {
@@ -465,5 +506,5 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         hash.update(part.unwrap_or_default());
         hash.update([0]);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }

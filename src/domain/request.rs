@@ -28,6 +28,10 @@ pub struct Request {
     pub policy: String,
     /// Kubernetes username of who asks.
     pub requester: String,
+    /// Kubernetes username of who handed it in, if the request says so.
+    pub submitted_by: Option<String>,
+    /// Whether the review in Git counts as a vote.
+    pub pre_approved: bool,
     /// Names of the grants; empty means all.
     pub grants: Vec<String>,
     /// How long, if the request says so.
@@ -95,11 +99,6 @@ impl Request {
         if requester.is_empty() {
             broken.push("spec.requester is missing: set it to your own username".to_owned());
         }
-        for (there, field) in [(submitted_by.is_some(), "submittedBy"), (*pre_approved, "preApproved")] {
-            if there {
-                broken.push(format!("spec.{field} is not supported yet; ask for yourself, without it"));
-            }
-        }
         let parsed = wanted.as_deref().and_then(duration::parse);
         if let (Some(text), None) = (wanted, parsed) {
             broken.push(format!("spec.duration {text:?} must be a duration, as 30s or 1h30m"));
@@ -115,6 +114,8 @@ impl Request {
             has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == api::FINALIZER),
             policy: policy_name.clone(),
             requester,
+            submitted_by: submitted_by.clone(),
+            pre_approved: *pre_approved,
             grants: grants.clone(),
             duration: parsed,
             reason: reason.as_deref().unwrap_or_default().trim_end_matches('\n').to_owned(),
@@ -129,6 +130,11 @@ impl Request {
     /// Where it is in its life; `None` while nobody has looked.
     pub fn phase(&self) -> Option<Phase> {
         self.status.phase
+    }
+
+    /// Who handed it in, when that is not the requester.
+    pub fn submitter(&self) -> Option<&str> {
+        self.submitted_by.as_deref().filter(|by| *by != self.requester)
     }
 
     /// The deadline, once there is one.

@@ -1,6 +1,6 @@
 //! What a policy asks of a request. Every broken rule is named, not the first one.
 
-use super::{Lookup, Person, Policy, Request, duration, policy};
+use super::{Lookup, People, Person, Policy, Request, delegation, duration, policy};
 
 /// What is known about a request under its policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +13,13 @@ pub enum Verdict {
     Unknown(String),
 }
 
-/// Judges a request. `requester` is what Keycloak says about who asks.
-pub fn judge(request: &Request, policy: &Policy, requester: Option<&Lookup>) -> Verdict {
+/// Judges a request. `people` is what Keycloak says about who asks, and about who submitted it.
+pub fn judge(request: &Request, policy: &Policy, people: &People) -> Verdict {
     let mut broken = request.broken.clone();
     broken.extend(of_the_spec(request, policy));
-    let person = match requester {
+    broken.extend(delegation::broken(request, policy));
+    let submitter = request.submitter().and_then(|by| people.get(by));
+    let person = match people.get(&request.requester) {
         Some(Lookup::Person(person)) => {
             if !policy.requesters.iter().any(|subject| subject.includes(&request.requester, person)) {
                 broken.push(format!(
@@ -27,7 +29,14 @@ pub fn judge(request: &Request, policy: &Policy, requester: Option<&Lookup>) -> 
                     if policy.requesters.is_empty() { "nobody".into() } else { policy::list(&policy.requesters) }
                 ));
             }
-            Ok(person)
+            match delegation::own_pre_approval(request, person, submitter) {
+                Ok(false) => Ok(person),
+                Ok(true) => {
+                    broken.push("spec.preApproved: the submitter is the requester's own Keycloak user".to_owned());
+                    Ok(person)
+                }
+                Err(why) => Err(why),
+            }
         }
         Some(Lookup::Nobody(why)) => {
             broken.push(format!("spec.requester {:?}: {why}", request.requester));

@@ -1,6 +1,6 @@
 //! Who counts: votes are counted by Keycloak user, and one person counts in one stage only.
 
-use super::{Lookup, People, Person, Stage, conditions::shortened, policy};
+use super::{Lookup, People, Person, Stage, Subject, conditions::shortened, delegation::PRE_APPROVED, policy};
 use crate::api::{self, Vote, VoteDecision};
 
 /// The count of the votes on a request.
@@ -42,6 +42,11 @@ impl Tally {
         self.denied.is_none() && self.open.is_empty()
     }
 
+    /// Whether anybody has voted for it: a pre-approval is no fresh vote.
+    pub fn has_fresh_vote(&self) -> bool {
+        self.votes.iter().any(|vote| vote.counted && !vote.key.starts_with(PRE_APPROVED))
+    }
+
     /// Who approved, as text.
     pub fn approved_by(&self) -> String {
         let counted = self.votes.iter().filter(|vote| vote.counted && vote.decision == VoteDecision::Approve);
@@ -56,6 +61,10 @@ pub struct Ballot<'a> {
     pub word: &'a str,
     /// Id of the Keycloak user who gets the access: that person never votes, under any name.
     pub subject: &'a str,
+    /// Who handed the request in, when that is not the requester: that person never votes either.
+    pub submitter: Option<&'a str>,
+    /// The stages for which the review in Git counts.
+    pub pre_approved: &'a [String],
 }
 
 /// Counts recorded votes.
@@ -65,14 +74,20 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
     let mut denied: Option<Denial> = None;
     // People who approved, with the stages in which they did.
     let mut yes: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut required: Vec<usize> = stages.iter().map(|stage| stage.required).collect();
     for vote in &mut votes {
         vote.counted = false;
         match judge(vote, ballot, stages, people) {
-            Judgement::Counts { stage, person } => {
+            Judgement::PreApproves { stage } => {
+                required[stage] = 0;
+                vote.counted = true;
+                vote.why = Some("spec.preApproved: its submitter pre-approves this stage".into());
+            }
+            Judgement::Counts { stage, person, listed } => {
                 vote.user_id = Some(person.id.clone());
                 vote.why = None;
                 if vote.decision == VoteDecision::Deny {
-                    vote.counted = true;
+                    (vote.counted, vote.why) = (true, Some(as_listed(listed)));
                     denied.get_or_insert(Denial { by: vote.by.clone(), stage: vote.stage.clone() });
                 } else {
                     match yes.iter_mut().find(|(id, _)| *id == person.id) {
@@ -88,12 +103,16 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
             }
         }
     }
-    let required: Vec<usize> = stages.iter().map(|stage| stage.required).collect();
     let choices: Vec<Vec<usize>> = yes.iter().map(|(_, in_stages)| in_stages.clone()).collect();
     let places = place(&choices, &required);
     count_placed(&mut votes, stages, &yes, &places);
+    for vote in votes.iter_mut().filter(|vote| vote.counted && vote.why.is_none()) {
+        if let Judgement::Counts { listed, .. } = judge(vote, ballot, stages, people) {
+            vote.why = Some(as_listed(listed));
+        }
+    }
     let open = stages.iter().enumerate().filter_map(|(i, stage)| {
-        let missing = stage.required - places.iter().filter(|place| **place == Some(i)).count();
+        let missing = required[i] - places.iter().filter(|place| **place == Some(i)).count();
         (missing > 0).then(|| OpenStage {
             name: stage.name.clone(),
             missing,
@@ -118,14 +137,31 @@ pub fn counts(vote: &Vote, ballot: Ballot<'_>, stages: &[Stage], people: &People
     matches!(judge(vote, ballot, stages, people), Judgement::Counts { .. })
 }
 
+/// On which evidence a vote counts.
+fn as_listed(listed: &Subject) -> String {
+    format!("as {listed}")
+}
+
 enum Judgement<'a> {
-    Counts { stage: usize, person: &'a Person },
-    DoesNot { why: String },
-    Unknown { why: String },
+    /// As this entry of the stage's approvers.
+    Counts {
+        stage: usize,
+        person: &'a Person,
+        listed: &'a Subject,
+    },
+    PreApproves {
+        stage: usize,
+    },
+    DoesNot {
+        why: String,
+    },
+    Unknown {
+        why: String,
+    },
 }
 
 /// Whether a vote, taken by itself, counts.
-fn judge<'a>(vote: &Vote, ballot: Ballot<'_>, stages: &[Stage], people: &'a People) -> Judgement<'a> {
+fn judge<'a>(vote: &Vote, ballot: Ballot<'_>, stages: &'a [Stage], people: &'a People) -> Judgement<'a> {
     let does_not = |why: String| Judgement::DoesNot { why };
     if !is_on(vote, ballot.word) {
         return does_not("cast on an earlier ballot".into());
@@ -133,6 +169,16 @@ fn judge<'a>(vote: &Vote, ballot: Ballot<'_>, stages: &[Stage], people: &'a Peop
     let Some(stage) = stages.iter().position(|stage| stage.name == vote.stage) else {
         return does_not(format!("the policy has no stage {}", vote.stage));
     };
+    if vote.key.starts_with(PRE_APPROVED) {
+        return if ballot.pre_approved.contains(&vote.stage) {
+            Judgement::PreApproves { stage }
+        } else {
+            does_not(format!("{} may not pre-approve stage {}", vote.by, vote.stage))
+        };
+    }
+    if ballot.submitter == Some(vote.by.as_str()) {
+        return does_not(format!("{} submitted this request", vote.by));
+    }
     let person = match people.get(&vote.by) {
         Some(Lookup::Person(person)) => person,
         Some(Lookup::Nobody(why)) => return does_not(why.clone()),
@@ -142,15 +188,23 @@ fn judge<'a>(vote: &Vote, ballot: Ballot<'_>, stages: &[Stage], people: &'a Peop
     if person.id == ballot.subject {
         return does_not(format!("{} is the requester's own Keycloak user", vote.by));
     }
-    if !stages[stage].approvers.iter().any(|approver| approver.includes(&vote.by, person)) {
+    match ballot.submitter.map(|by| people.get(by)) {
+        Some(Some(Lookup::Person(submitter))) if submitter.id == person.id => {
+            return does_not(format!("{} is the submitter's own Keycloak user", vote.by));
+        }
+        None | Some(Some(Lookup::Person(_) | Lookup::Nobody(_))) => {}
+        Some(Some(Lookup::Unknown(why))) => return Judgement::Unknown { why: why.clone() },
+        Some(None) => return Judgement::Unknown { why: "nobody asked Keycloak about the submitter".into() },
+    }
+    let Some(listed) = stages[stage].approvers.iter().find(|approver| approver.includes(&vote.by, person)) else {
         return does_not(format!(
             "{} is not an approver of stage {}: {}",
             vote.by,
             vote.stage,
             policy::list(&stages[stage].approvers)
         ));
-    }
-    Judgement::Counts { stage, person }
+    };
+    Judgement::Counts { stage, person, listed }
 }
 
 /// Marks as counted one vote of each person, in the stage where that person was placed.

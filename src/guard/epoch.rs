@@ -66,6 +66,11 @@ impl Epochs {
         Self { config, namespace }
     }
 
+    /// The operator's own namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The epoch that was stored last, by this operator or the one before.
     pub async fn stored(&self, client: &Client) -> Result<Option<Epoch>, NotInForce> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);

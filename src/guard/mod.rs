@@ -131,6 +131,11 @@ impl Guard {
         Ok(Self { client, shipped, epochs: Epochs::new(config, namespace), present: Mutex::default() })
     }
 
+    /// The operator's own namespace.
+    pub fn namespace(&self) -> &str {
+        self.epochs.namespace()
+    }
+
     /// Whether the policies are in force now, in the present epoch. Reads everything, from the API server and not from a
     /// cache: what was seen before this call was written under the policies that this call sees.
     pub async fn check(&self) -> Result<InForce, NotInForce> {

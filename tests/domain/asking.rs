@@ -65,15 +65,6 @@ fn a_missing_reason_is_asked_for() {
 }
 
 #[test]
-fn what_this_version_does_not_act_on_is_refused() {
-    let mut asked = request("fix");
-    asked.0.spec.submitted_by = Some(BOB.into());
-    asked.0.spec.pre_approved = true;
-    let answer = world(&policy()).decide(&asked);
-    answer.is(Rejected).says("spec.submittedBy is not supported yet").says("spec.preApproved is not supported yet");
-}
-
-#[test]
 fn a_request_without_a_requester_is_refused() {
     let mut asked = request("fix");
     asked.0.spec.requester = None;

@@ -58,6 +58,16 @@ impl PolicyBuilder {
         self.0.spec.requesters = vec![api::Subject { kind, name: name.into(), namespace: None }];
         self
     }
+    /// This service account of the namespace `flux` may submit for others, and pre-approve these stages.
+    pub fn submitter(mut self, name: &str, pre_approves: &[&str]) -> Self {
+        self.0.spec.submitters.push(api::Submitter {
+            kind: api::SubmitterKind::ServiceAccount,
+            name: name.into(),
+            namespace: Some("flux".into()),
+            pre_approves: pre_approves.iter().map(ToString::to_string).collect(),
+        });
+        self
+    }
     pub fn suspended(mut self) -> Self {
         self.0.spec.suspended = true;
         self

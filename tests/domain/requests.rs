@@ -79,6 +79,14 @@ impl RequestBuilder {
         self.0.spec.not_after = Some(Time(at(seconds)));
         self
     }
+    pub fn submitted_by(mut self, submitter: &str) -> Self {
+        self.0.spec.submitted_by = Some(submitter.into());
+        self
+    }
+    pub fn pre_approved(mut self) -> Self {
+        self.0.spec.pre_approved = true;
+        self
+    }
     pub fn deleted(mut self) -> Self {
         self.0.metadata.deletion_timestamp = Some(Time(at(0)));
         self

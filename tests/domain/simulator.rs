@@ -233,6 +233,7 @@ impl Simulator {
                 }
                 return Some(Outcome { target: target.name.clone(), result: OutcomeResult::HandedOver });
             }
+            Effect::Record { .. } => panic!("nobody submits for others here"),
             Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                 let mood = self.mapping(&target.name).mood.unwrap_or(Mood::Works);
                 if mood == Mood::Refuses {
@@ -294,6 +295,7 @@ impl Simulator {
                 }
                 Effect::AddFinalizer => !to.is_some_and(Phase::is_final),
                 Effect::RemoveFinalizer => to.is_some_and(Phase::is_final),
+                Effect::Record { .. } => false,
             };
             assert!(allowed, "{effect:?} in {to:?}");
         }

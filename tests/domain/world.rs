@@ -9,7 +9,7 @@ use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
         Decision, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person, Policy,
-        PolicyView, Request, Resolved, TargetsError, decide, needs,
+        PolicyView, Request, Resolved, TargetsError, decide, delegation::Record, needs,
     },
 };
 use jiff::Timestamp;
@@ -29,6 +29,8 @@ pub const CAROL: &str = "oidc:carol";
 pub const DAVE: &str = "oidc:dave";
 /// In neither.
 pub const ERIN: &str = "oidc:erin";
+/// A GitOps controller, who leads to no Keycloak user.
+pub const FLUX: &str = "system:serviceaccount:flux:apply";
 pub const LEADS: &str = "oidc:/payments/leads";
 pub const SECURITY: &str = "oidc:/security";
 pub const PAYMENTS: &str = "oidc:/payments";
@@ -52,6 +54,7 @@ pub struct World {
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
     pub targets_error: Option<TargetsError>,
+    pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
@@ -74,10 +77,12 @@ pub fn world(policy: &PolicyBuilder) -> World {
             (CAROL.into(), person("carol", &[SECURITY])),
             (DAVE.into(), person("dave", &[LEADS, SECURITY])),
             (ERIN.into(), person("erin", &[])),
+            (FLUX.into(), Lookup::Nobody(format!("{FLUX} stands for no Keycloak user"))),
         ]),
         realm_id: "realm",
         mapped: BTreeSet::new(),
         targets_error: None,
+        record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
@@ -126,6 +131,11 @@ impl World {
         }
         self
     }
+    /// The request with this UID has started in the same window.
+    pub fn has_started(mut self, uid: &str) -> Self {
+        self.record = self.record.map(|record| Record { by: Some(uid.into()), ..record });
+        self
+    }
     pub fn keycloak_has(mut self, grant: &str) -> Self {
         self.mapped.insert(grant.into());
         self
@@ -144,7 +154,7 @@ impl World {
 
     /// What the controller would show: what was asked for, and nothing else.
     pub fn observed(&self, request: &Request) -> Observed {
-        let Needs { guard, people, enders, targets } = needs(request, self.now);
+        let Needs { guard, people, enders, targets, record } = needs(request, self.now);
         let phase = request.phase();
         let ends = phase.is_some_and(|phase| phase.is_final() || phase == Phase::Revoking)
             || request.is_due(self.now)
@@ -168,6 +178,7 @@ impl World {
             },
             policy,
             people,
+            record: (gives && asks && record).then(|| self.record.clone()),
             siblings: self.siblings.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
@@ -305,6 +316,7 @@ pub fn words(effect: &Effect) -> String {
         Effect::Confirm(target) => format!("confirm {}", target.name),
         Effect::Unmap(target) => format!("unmap {}", target.name),
         Effect::HandOver { target, to } => format!("hand {} over to {to}", target.name),
+        Effect::Record { digest: _, until } => format!("record until {until}"),
     }
 }
 

@@ -226,6 +226,7 @@ fn the_operator_may_do_what_it_does_and_nothing_else() {
         (true, "get customresourcedefinitions.apiextensions.k8s.io/accessrequests.hallpass.dev"),
         (true, "create accessrequests.hallpass.dev --namespace=hallpass-system"),
         (true, "patch configmaps/hallpass-trust --namespace=hallpass-system"),
+        (true, "patch configmaps/hallpass-started --namespace=hallpass-system"),
         (false, "patch configmaps/hallpass --namespace=hallpass-system"),
         (false, "create accessrequests.hallpass.dev --namespace=default"),
         (false, "delete accessrequests.hallpass.dev --namespace=hallpass-system"),

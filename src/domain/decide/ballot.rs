@@ -4,7 +4,8 @@ use super::Draft;
 use crate::{
     api::{self, PinnedSubject, Vote, VoteDecision},
     domain::{
-        Approval, Guard, Person, Policy, Request, Signal, SignalKind, Stage,
+        Approval, Guard, Person, Policy, Request, Signal, SignalKind,
+        delegation::{self, PRE_APPROVED},
         votes::{self, Ballot, OpenStage, Tally},
     },
 };
@@ -12,11 +13,12 @@ use crate::{
 /// How many votes on earlier ballots are kept, for people to see.
 const MAX_OLD_VOTES: usize = 16;
 
-/// Everybody who has voted on the present ballot, recorded or not yet.
+/// Everybody who has voted on the present ballot, recorded or not yet, and who submitted the request.
 pub(super) fn voters(request: &Request) -> impl Iterator<Item = String> {
     let ballot = request.status.ballot.as_deref().unwrap_or_default();
     let recorded = request.status.votes.iter().filter(move |vote| votes::is_on(vote, ballot)).map(|vote| &vote.by);
-    recorded.chain(unrecorded(request).map(|(signal, ..)| &signal.by)).cloned()
+    let unrecorded = unrecorded(request).map(|(signal, ..)| &signal.by);
+    recorded.chain(unrecorded).map(String::as_str).chain(request.submitter()).map(str::to_owned)
 }
 
 /// Votes on the present ballot that are not in status yet.
@@ -98,6 +100,10 @@ impl Draft<'_> {
             self.status.ballot = Some(self.observed.ballot.clone());
             let old = self.status.votes.len().saturating_sub(MAX_OLD_VOTES);
             self.status.votes.drain(..old);
+            // Like a vote, a pre-approval is for the rules and the trust epoch in which it was seen first.
+            if !changed {
+                self.record_pre_approvals(policy);
+            }
         }
         let names: Vec<&str> = policy.wanted(&self.request.grants).map(|grant| grant.name.as_str()).collect();
         self.status.grants = Some(names.join(", "));
@@ -109,10 +115,33 @@ impl Draft<'_> {
         });
     }
 
+    /// The review in Git, as a vote of the submitter's for each stage that the policy says.
+    fn record_pre_approvals(&mut self, policy: &Policy) {
+        let ballot = self.status.ballot.clone().unwrap_or_default();
+        let vote = |stage: &String| Vote {
+            stage: stage.clone(),
+            decision: VoteDecision::Approve,
+            by: self.request.submitter().unwrap_or_default().to_owned(),
+            user_id: None,
+            at: self.time(),
+            key: format!("{PRE_APPROVED}{ballot}.{stage}"),
+            counted: false,
+            why: None,
+        };
+        let votes: Vec<Vote> = delegation::pre_approved(self.request, policy).iter().map(vote).collect();
+        self.status.votes.extend(votes);
+    }
+
     /// Counts the recorded votes again.
-    pub(super) fn count(&mut self, stages: &[Stage], subject: &str) -> Tally {
+    pub(super) fn count(&mut self, policy: &Policy, subject: &str) -> Tally {
         let word = self.status.ballot.clone().unwrap_or_default();
-        let ballot = Ballot { word: &word, subject };
+        let stages = policy.approval.stages();
+        let ballot = Ballot {
+            word: &word,
+            subject,
+            submitter: self.request.submitter(),
+            pre_approved: delegation::pre_approved(self.request, policy),
+        };
         if matches!(self.observed.guard, Guard::InForce { .. }) {
             // Nobody keeps others from voting by filling the list: what counts takes the place of what does not.
             let counts = |vote: &Vote| votes::counts(vote, ballot, stages, &self.observed.people);

@@ -70,9 +70,9 @@ pub(super) fn record_ends(draft: &mut Draft<'_>) {
     draft.status.ends = ends;
 }
 
-/// The requester may end, and every approver of any stage.
+/// The requester may end, whoever submitted it, and every approver of any stage.
 fn judge(draft: &Draft<'_>, end: &mut End) {
-    if end.by == draft.request.requester {
+    if end.by == draft.request.requester || Some(end.by.as_str()) == draft.request.submitter() {
         (end.counted, end.why) = (true, None);
         return;
     }

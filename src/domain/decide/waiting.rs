@@ -11,6 +11,7 @@ use crate::{
     domain::{
         Approval, Guard, Person, Policy, PolicyView, Resolved, TargetsError,
         conditions::{Reason, shortened},
+        delegation::{self, Start},
         duration::{self, later, whole_seconds},
         holdings,
         rules::{self, Verdict},
@@ -58,9 +59,12 @@ pub(super) fn pending(mut draft: Draft<'_>) -> Decision {
     };
     draft.pin(policy, &subject, realm_id);
     match &policy.approval {
-        Approval::Automatic => draft.becomes_approved(policy, &format!("policy {} (automatic)", policy.name)),
-        Approval::Stages(stages) => {
-            let tally = draft.count(stages, &subject.id);
+        Approval::Automatic => match draft.starts_once(false) {
+            Ok(draft) => draft.becomes_approved(policy, &format!("policy {} (automatic)", policy.name)),
+            Err(decision) => *decision,
+        },
+        Approval::Stages(_) => {
+            let tally = draft.count(policy, &subject.id);
             match &tally.unknown {
                 // It may be a deny, which is final.
                 Some(why) if tally.is_approved() => draft.keycloak_unavailable(why),
@@ -105,7 +109,7 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
             format!("{} leads to another Keycloak user than when this was asked; ask again", draft.request.requester);
         return draft.ends(Phase::Rejected, "SubjectChanged", why);
     }
-    let tally = draft.count(policy.approval.stages(), &subject.id);
+    let tally = draft.count(policy, &subject.id);
     if let Some(why) = &tally.unknown {
         return draft.keycloak_unavailable(why);
     }
@@ -113,6 +117,10 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
         draft.status.approved_by = None;
         return draft.counted(policy, &tally);
     }
+    let draft = match draft.starts_once(tally.has_fresh_vote()) {
+        Ok(draft) => draft,
+        Err(decision) => return *decision,
+    };
     match &draft.observed.targets {
         None => draft.keycloak_unavailable("nobody asked about the grants"),
         Some(Err(TargetsError::Unknown(why))) => draft.keycloak_unavailable(why),
@@ -240,8 +248,7 @@ impl Draft<'_> {
 
     /// The subject, if the request keeps the policy's rules.
     fn judged(&self, policy: &Policy) -> Result<Person, Answer> {
-        let requester = self.observed.people.get(&self.request.requester);
-        match rules::judge(self.request, policy, requester) {
+        match rules::judge(self.request, policy, &self.observed.people) {
             Verdict::Kept(person) => Ok(person),
             Verdict::Broken(broken) => Err(Answer::Broken(broken)),
             Verdict::Unknown(why) => Err(Answer::Unknown(why)),
@@ -262,7 +269,10 @@ impl Draft<'_> {
             return self.ends(Phase::Denied, "Denied", message);
         }
         if tally.is_approved() {
-            return self.becomes_approved(policy, &tally.approved_by());
+            return match self.starts_once(tally.has_fresh_vote()) {
+                Ok(draft) => draft.becomes_approved(policy, &tally.approved_by()),
+                Err(decision) => *decision,
+            };
         }
         let limit = later(self.request.created, policy.timeout);
         if limit <= self.now {
@@ -283,6 +293,24 @@ impl Draft<'_> {
             (None, None) => Next::OnChange,
         };
         self.goes(Phase::Pending, &reason, Vec::new(), next)
+    }
+
+    /// What somebody submitted for another person starts once in its window unless somebody has voted for it: that is on
+    /// record before it goes on.
+    fn starts_once(self, fresh_vote: bool) -> Result<Self, Box<Decision>> {
+        if self.request.submitter().is_none() || fresh_vote {
+            return Ok(self);
+        }
+        let phase = self.request.phase().unwrap_or(Phase::Pending);
+        Err(Box::new(match delegation::start(self.request, self.observed) {
+            Start::Recorded => return Ok(self),
+            Start::Record(effect) => {
+                let reason = Reason::new("Recording", "no vote is needed; putting on record that it starts");
+                self.goes(phase, &reason, vec![effect], Next::Now)
+            }
+            Start::Refused(why) => self.ends(Phase::Rejected, "StartsOnce", why),
+            Start::Unknown(why) => self.waits(phase, &Reason::new("RecordUnavailable", why)),
+        }))
     }
 
     fn becomes_approved(mut self, policy: &Policy, by: &str) -> Decision {
