@@ -27,6 +27,8 @@ mod forging_away;
 mod forging_rules;
 #[path = "scenarios/forging_votes.rs"]
 mod forging_votes;
+#[path = "scenarios/git.rs"]
+mod git;
 #[path = "scenarios/giving.rs"]
 mod giving;
 #[path = "scenarios/keycloak.rs"]

@@ -14,6 +14,14 @@ pub struct Robot {
     pub client: Client,
 }
 
+impl Robot {
+    /// Its namespace and name.
+    pub fn names(&self) -> (&str, &str) {
+        let names = self.username.strip_prefix("system:serviceaccount:").and_then(|names| names.split_once(':'));
+        names.expect("a service account")
+    }
+}
+
 impl World {
     /// The account that the operator itself runs under.
     pub async fn operator_account(&self) -> Client {

@@ -9,6 +9,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::{
+    accounts::Robot,
     keycloak_admin::Group,
     people::Person,
     world::{GLANCE, PATIENCE, World},
@@ -91,6 +92,16 @@ impl PolicyBuilder {
     pub fn stage_group(self, name: &str, required: u8, group: &Group) -> Self {
         let approvers = json!([{"kind": "Group", "name": format!("oidc:{}", group.path)}]);
         self.any_stage(json!({"name": name, "required": required, "approvers": approvers}))
+    }
+
+    /// This service account may submit for others, and pre-approve these stages.
+    pub fn submitter(self, robot: &Robot, pre_approves: &[&str]) -> Self {
+        let (namespace, name) = robot.names();
+        let kind = "ServiceAccount";
+        self.push(
+            "submitters",
+            json!({"kind": kind, "namespace": namespace, "name": name, "preApproves": pre_approves}),
+        )
     }
 
     fn any_stage(mut self, stage: Value) -> Self {

@@ -284,7 +284,6 @@ async fn a_policy_that_cannot_be_acted_on_is_not_ready_with_the_reason() {
     let leads = w.keycloak.group(None, &unique("leads")).await;
     let good = |name| w.policy(name).realm_role("admin", &role.name).everybody().stage("lead", 1, [&bob]);
     let gone = format!("oidc:{}-gone", leads.path);
-    let robot = json!([{"kind": "User", "name": "x"}]);
     for (policy, reason, words) in [
         (
             good("realm").realm("nowhere"),
@@ -311,7 +310,6 @@ async fn a_policy_that_cannot_be_acted_on_is_not_ready_with_the_reason() {
             "grant \"lift\": who is in",
         ),
         (good("power").realm_role("power", &power.name), "ReachesAdministration", "grant \"power\":"),
-        (good("later").with("submitters", robot), "NotSupported", "spec.submitters: not supported yet"),
         (good("totp").with("requiredActions", json!(["X"])), "NotSupported", "spec.requiredActions: not supported yet"),
         (good("end").with("sessions", json!({"atEnd": "EndAll"})), "NotSupported", "spec.sessions.atEnd"),
         (good("admin").with("allowAdminRoles", json!(true)), "NotSupported", "spec.allowAdminRoles: not supported yet"),

@@ -42,7 +42,10 @@ impl Ask {
 
     /// Sets any field of the spec, as `("notBefore", json!("…"))`; `null` leaves it out.
     pub fn with(mut self, key: &str, value: Value) -> Self {
-        self.spec[key] = value;
+        match self.spec.as_object_mut() {
+            Some(spec) if value.is_null() => drop(spec.remove(key)),
+            _ => self.spec[key] = value,
+        }
         self
     }
 
@@ -106,6 +109,12 @@ impl Ask {
             tokio::time::sleep(GLANCE).await;
         }
         self.create_with(&client).await.err().expect("refused when it is meant, too")
+    }
+
+    /// The request that somebody has made of this manifest in another way.
+    pub fn applied(self, object: &AccessRequest) -> Request {
+        let uid = object.metadata.uid.clone().expect("a UID");
+        Request { world: self.world, namespace: self.namespace, name: self.name, uid }
     }
 
     async fn send(&self, client: &Client, dry_run: bool) -> Result<Value, String> {
