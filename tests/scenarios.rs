@@ -5,6 +5,8 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/asked_again.rs"]
+mod asked_again;
 #[path = "scenarios/attacks.rs"]
 mod attacks;
 #[path = "scenarios/bad_input.rs"]

@@ -134,7 +134,11 @@ impl Admin {
 
     /// A person who can sign in.
     pub async fn user(&self, start: &str) -> Person {
-        let username = unique(start).to_lowercase();
+        self.user_named(&unique(start).to_lowercase()).await
+    }
+
+    /// A person with this very name.
+    pub async fn user_named(&self, username: &str) -> Person {
         let email = format!("{}@example.com", username.replace(|c: char| !c.is_ascii_alphanumeric(), "."));
         let credential = json!({"type": "password", "value": username, "temporary": false});
         let body = json!({
@@ -142,7 +146,7 @@ impl Admin {
             "firstName": "F", "lastName": "L", "credentials": [credential],
         });
         let id = self.create("users", &body).await;
-        Person { id, password: username.clone(), username }
+        Person { id, password: username.to_owned(), username: username.to_owned() }
     }
 
     /// Changes some of a user's properties, as `{"enabled": false}`. Never send `attributes` alone.
