@@ -13,6 +13,7 @@ mod reconcile;
 mod record;
 mod report;
 mod run;
+mod trace;
 
 use std::{
     collections::{BTreeMap, HashMap},

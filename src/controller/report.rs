@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     Context,
     error::{ApiError, Error, chain, limited, within},
+    trace,
 };
 use crate::{
     api::{
@@ -101,6 +102,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
     let old = before.status.clone().unwrap_or_default();
     let new = after.status.clone().unwrap_or_default();
     let Some(phase) = new.phase else { return };
+    trace::decisions(after, &old, &new);
     let ready = new.conditions.iter().find(|condition| condition.type_ == "Ready");
     let (word, message) = ready.map_or(("", ""), |ready| (ready.reason.as_str(), ready.message.as_str()));
     let said = old.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.reason == word);

@@ -112,7 +112,20 @@ async fn one_line_of_the_log_for_each_change_of_phase() {
         log.iter().filter_map(|line| Some((line["from"].as_str()?, line["to"].as_str()?))).collect();
     let life = ["", "Pending", "Approved", "Activating", "Active", "Revoking", "Revoked"];
     assert_eq!(steps, life.windows(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>(), "{log:#?}");
-    assert_eq!(log.len(), steps.len(), "and no other line: {log:#?}");
+    // Who decided what, on which evidence.
+    let said = |what: &str| log.iter().filter(|line| line["message"] == what).collect::<Vec<_>>();
+    let (votes, ends) = (said("vote"), said("end"));
+    assert_eq!(log.len(), steps.len() + votes.len() + ends.len(), "and no other line: {log:#?}");
+    let status = request.status().await;
+    for (line, by, user, why) in [
+        (votes[0], &bob.username, &bob.user.id, json!(format!("as User {}", bob.username))),
+        (ends[0], &alice.username, &alice.user.id, Value::Null),
+    ] {
+        assert_eq!((&line["by"], &line["counted"], &line["why"]), (&json!(by), &json!(true), &why), "{line}");
+        assert_eq!((&line["uid"], &line["epoch"]), (&json!(request.uid), &json!(status.trust_epoch)), "{line}");
+        assert!(line["user"] == json!(user) || line["message"] == "end", "{line}");
+    }
+    assert_eq!((votes.len(), ends.len()), (1, 1), "{log:#?}");
     let active = log.iter().find(|line| line["to"] == "Active").unwrap();
     for (key, value) in [
         ("message", "phase"),
