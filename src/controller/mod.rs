@@ -25,10 +25,7 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Client,
-    runtime::{
-        events::Recorder,
-        reflector::{ObjectRef, Store},
-    },
+    runtime::reflector::{ObjectRef, Store},
 };
 use tokio::sync::broadcast;
 
@@ -63,7 +60,6 @@ pub struct Context {
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
-    recorder: Recorder,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,
 }
@@ -147,6 +143,7 @@ impl Context {
             }
             Err(why) => tracing::error!(why, "the admission policies are not in force"),
         }
+        report::guard(self, &state);
         let epoch = answer.as_ref().ok().map(|in_force| in_force.epoch.as_str());
         let concerns = epoch.is_some() || last.is_ok();
         *last = state;

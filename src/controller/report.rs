@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::events::{Event, EventType},
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::json;
 
@@ -21,6 +22,7 @@ use crate::{
         Phase,
     },
     domain::conditions::{self, Reason},
+    guard::{self, InForce},
 };
 
 /// Largest note of an Event, in bytes (Kubernetes, events.k8s.io/v1).
@@ -121,7 +123,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
             "phase"
         );
         measure(context, &new);
-    } else if said {
+    } else if said && old.ballot == new.ballot {
         return;
     }
     let bad = matches!(phase, Phase::Denied | Phase::TimedOut | Phase::Rejected)
@@ -143,16 +145,33 @@ fn measure(context: &Context, status: &AccessRequestStatus) {
     }
 }
 
+/// Tells about the admission policies beside the object that keeps their trust epoch: for the owners of the operator, also
+/// when no request waits.
+pub fn guard(context: &Context, state: &Result<InForce, String>) {
+    let (type_, word, message) = match state {
+        Ok(InForce { epoch, since, stamp: _ }) => (
+            EventType::Normal,
+            "AdmissionPoliciesInForce",
+            format!("the admission policies are in force, in the trust epoch {epoch} since {since}"),
+        ),
+        Err(why) => {
+            let message = format!("nothing is granted and no vote is counted; taking away goes on: {why}");
+            (EventType::Warning, "AdmissionPoliciesNotInForce", message)
+        }
+    };
+    let about = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("ConfigMap".into()),
+        namespace: Some(context.guard.namespace().to_owned()),
+        name: Some(guard::STORED_IN.into()),
+        ..ObjectReference::default()
+    };
+    context.publish(about, type_, word, "Guard", &message);
+}
+
 impl Context {
     /// Publishes an Event, beside the work: Events are a help for people, and no evidence.
-    fn publish(
-        &self,
-        about: k8s_openapi::api::core::v1::ObjectReference,
-        type_: EventType,
-        reason: &str,
-        action: &str,
-        message: &str,
-    ) {
+    fn publish(&self, about: ObjectReference, type_: EventType, reason: &str, action: &str, message: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
@@ -160,7 +179,9 @@ impl Context {
             action: action.to_owned(),
             secondary: None,
         };
-        let recorder = self.recorder.clone();
+        // One that remembers would count up an Event of the same reason, and leave what it said then (kube-runtime 5.0).
+        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
         tokio::spawn(async move {
             if let Err(error) = limited(recorder.publish(&event, &about)).await {
                 tracing::debug!(error = chain(&error), "cannot publish an Event");

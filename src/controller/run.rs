@@ -14,7 +14,6 @@ use kube::{
     runtime::{
         WatchStreamExt, applier,
         controller::{Action, Config, Error as ControllerError},
-        events::{Recorder, Reporter},
         reflector::{self, ObjectRef, store::Writer},
         watcher,
     },
@@ -24,7 +23,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::{Context, Error, Index, Locks, Realm, Record, policies, reconcile};
 use crate::{
-    api::{AccessPolicy, AccessRequest, FIELD_MANAGER},
+    api::{AccessPolicy, AccessRequest},
     domain::Request,
     guard::Guard,
     metrics::Metrics,
@@ -50,10 +49,8 @@ pub async fn run<F: Future<Output = ()>>(
 ) {
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
-    let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
     let (woken, _) = broadcast::channel(1024);
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
         record: Record::new(client.clone(), guard.namespace()),
         index: Index::new(requests.clone()),
         policies: policies.clone(),

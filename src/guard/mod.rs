@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio::{sync::Mutex, time::timeout};
 
 pub use difference::difference;
+pub use epoch::STORED_IN;
 use epoch::{Epoch, Epochs};
 pub use shipped::Unusable;
 use shipped::{Role, Shipped};

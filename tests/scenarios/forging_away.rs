@@ -91,6 +91,11 @@ async fn while_the_admission_policies_are_away_nothing_is_believed_and_everythin
     // then: it is said, and nothing is given
     let message = waiting.says(Phase::Pending, "AdmissionPoliciesNotInForce").await;
     assert!(message.contains("ValidatingAdmissionPolicyBinding hallpass-identity is missing"), "{message}");
+    w.until("an Event beside the operator says so", async || {
+        let reason = "--field-selector=reason=AdmissionPoliciesNotInForce";
+        w.does(&["get", "events", "--namespace=hallpass-system", reason]).await.contains("hallpass-identity is missing")
+    })
+    .await;
     let (status, in_force, words) = says_in_force(&w).await;
     assert_eq!((status, in_force), (503, false), "{words}");
     assert!(
@@ -164,7 +169,9 @@ async fn a_weakened_admission_policy_is_named_and_nothing_is_granted() {
     }
     // then: what waited is voted on anew, whatever it is that makes the controller look
     alice.annotates(&waiting, "example.com/note", "still needed").await.unwrap();
-    waiting.until("another ballot", |status| status.ballot.as_ref() != Some(&ballot)).await;
+    let epoch = w.does(&["get", "configmap", "hallpass-trust", "-n=hallpass-system", "-o=jsonpath={.data.epoch}"]).await;
+    let status = waiting.until("a ballot of this epoch", |status| status.trust_epoch.as_ref() == Some(&epoch)).await;
+    assert_ne!(status.ballot.as_ref(), Some(&ballot));
     bob.approves(&waiting, "lead").await.unwrap();
     waiting.reaches(Phase::Active).await;
     assert!(w.keycloak.has(&alice.user, &role).await);
