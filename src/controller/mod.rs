@@ -7,6 +7,7 @@ mod enact;
 mod error;
 mod index;
 mod observe;
+mod people;
 mod policies;
 mod realm;
 mod reconcile;
