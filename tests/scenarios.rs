@@ -5,6 +5,8 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/approvers.rs"]
+mod approvers;
 #[path = "scenarios/attacks.rs"]
 mod attacks;
 #[path = "scenarios/bad_input.rs"]

@@ -3,6 +3,7 @@
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
 //! words and Keycloak; [`index`] knows the requests.
 
+mod approvers;
 mod enact;
 mod error;
 mod index;

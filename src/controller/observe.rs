@@ -26,11 +26,12 @@ impl Context {
         let began = Instant::now();
         let recently = began.checked_sub(RECENT).unwrap_or(began);
         let guard = if needs.guard { self.ask_guard().await } else { Guard::NotAsked };
-        let Seen { view, groups } = self.policy_for(request, &needs, now).await?;
+        let Seen { view, groups, rosters } = self.policy_for(request, &needs, now).await?;
         let mut observed = Observed {
             guard,
             policy: view,
             people: People::new(),
+            rosters,
             realm_id: None,
             targets: None,
             siblings: self.siblings(request),
@@ -79,7 +80,7 @@ impl Context {
         let depth = match request.phase() {
             // What ends anyhow does not wait for a policy that cannot be read.
             Some(phase) if phase.is_final() || phase == Phase::Revoking || ending => {
-                return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new() });
+                return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new(), rosters: None });
             }
             _ if needs.targets => Depth::Everything,
             _ if !needs.people.is_empty() => Depth::Membership,

@@ -234,7 +234,8 @@ impl Realm {
     }
 }
 
-fn unavailable(error: &keycloak::Error) -> Problem {
+/// Keycloak could not be asked.
+pub fn unavailable(error: &keycloak::Error) -> Problem {
     Problem::new(ProblemReason::KeycloakUnavailable, error.to_string())
 }
 

@@ -8,8 +8,8 @@ use std::{
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
-        Decision, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person, Policy,
-        PolicyView, Request, Resolved, TargetsError, decide, needs,
+        Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person,
+        Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, needs,
     },
 };
 use jiff::Timestamp;
@@ -48,6 +48,7 @@ pub struct World {
     pub guard: Guard,
     pub policy: PolicyView,
     pub people: People,
+    pub rosters: Option<Arc<Rosters>>,
     pub realm_id: &'static str,
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
@@ -75,6 +76,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
             (DAVE.into(), person("dave", &[LEADS, SECURITY])),
             (ERIN.into(), person("erin", &[])),
         ]),
+        rosters: None,
         realm_id: "realm",
         mapped: BTreeSet::new(),
         targets_error: None,
@@ -101,6 +103,12 @@ impl World {
         let policy = policy.read();
         let (uid, suspended, why) = (policy.uid.clone(), policy.suspended, "spec.grants: no such role".into());
         self.policy = PolicyView::NotReady { uid, suspended, why, policy: Some(Arc::new(policy)) };
+        self
+    }
+    /// Keycloak was asked whom these subjects of the policy stand for.
+    pub fn rosters(mut self, directory: &Directory) -> Self {
+        let policy = self.policy.known().expect("a policy");
+        self.rosters = Some(Arc::new(Rosters::new(policy.approval.stages(), directory)));
         self
     }
     pub fn guard(mut self, guard: Guard) -> Self {
@@ -168,6 +176,7 @@ impl World {
             },
             policy,
             people,
+            rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),

@@ -275,7 +275,8 @@ impl Draft<'_> {
         } else {
             ""
         };
-        let reason = Reason::new("WaitingForVotes", format!("{void}{}", self.instructions(&tally.open)));
+        let hopeless = self.hopeless();
+        let reason = Reason::new("WaitingForVotes", format!("{hopeless}{void}{}", self.instructions(&tally.open)));
         let until = earliest([Some(limit), self.request.not_after]);
         let next = match (&tally.unknown, until) {
             (Some(_), until) => Next::Retry { until },
@@ -283,6 +284,14 @@ impl Draft<'_> {
             (None, None) => Next::OnChange,
         };
         self.goes(Phase::Pending, &reason, Vec::new(), next)
+    }
+
+    /// What keeps the stages from being satisfied whoever votes, if anything does. The requester never votes.
+    fn hopeless(&self) -> String {
+        let requester = self.status.subject.as_ref().map(|subject| subject.user_id.as_str());
+        let rosters = self.observed.rosters.as_deref();
+        let shortage = rosters.and_then(|rosters| rosters.shortage(&[requester?]));
+        shortage.map(|why| format!("cannot be approved as it is: {why}; ")).unwrap_or_default()
     }
 
     fn becomes_approved(mut self, policy: &Policy, by: &str) -> Decision {
