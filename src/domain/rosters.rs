@@ -43,36 +43,36 @@ impl Rosters {
     /// Why the stages cannot all be satisfied when these people do not vote, for people: which stages, how many they
     /// have and want, and what helps.
     pub fn shortage(&self, without: &[&str]) -> Option<String> {
-        let stages: Vec<(&Roster, BTreeSet<&str>)> = self
-            .0
-            .iter()
-            .filter_map(|roster| {
-                let people = roster.people.as_ref()?.iter().map(String::as_str);
-                Some((roster, people.filter(|id| !without.contains(id)).collect()))
-            })
-            .collect();
+        let all: usize = self.0.iter().map(|roster| roster.required).sum();
+        let stages = self.0.iter().filter_map(|roster| {
+            let people = roster.people.as_ref()?.iter().map(String::as_str);
+            Some((roster, people.filter(|id| !without.contains(id)).collect::<BTreeSet<_>>()))
+        });
+        // A stage with as many people as all stages want can be filled, whoever is placed in the others.
+        let stages: Vec<(&Roster, BTreeSet<&str>)> = stages.filter(|(_, people)| people.len() < all).collect();
         let short = too_few(&stages)?;
         let wanted: usize = short.iter().map(|(roster, _)| roster.required).sum();
         let names: Vec<&str> = short.iter().map(|(roster, _)| roster.stage.as_str()).collect();
         let (stage, wants) = if names.len() == 1 { ("stage", "wants") } else { ("stages", "want") };
         let approvals = if wanted == 1 { "approval" } else { "approvals" };
-        let mut message = format!("{stage} {} {wants} {wanted} {approvals}, and ", names.join(" and "));
-        message += if without.is_empty() { "" } else { "without the requester " };
-        message += &match short.iter().flat_map(|(_, people)| people).collect::<BTreeSet<_>>().len() {
-            0 => "nobody could give one".into(),
-            1 => "1 person could give one".into(),
+        let except = if without.is_empty() { "" } else { "without the requester " };
+        let people = match short.iter().flat_map(|(_, people)| people).collect::<BTreeSet<_>>().len() {
+            0 => "nobody could give one".to_owned(),
+            1 => "1 person could give one".to_owned(),
             people => format!("{people} people could give one each"),
         };
         let groups: BTreeSet<&str> = short.iter().flat_map(|(roster, _)| &roster.groups).map(String::as_str).collect();
-        let groups: Vec<&str> = groups.into_iter().collect();
-        message += &match groups.as_slice() {
-            [] => "; add approvers to the policy".into(),
-            groups => format!("; add people to {}, or approvers to the policy", groups.join(" or ")),
+        let help = if groups.is_empty() {
+            "add approvers to the policy".to_owned()
+        } else {
+            let groups: Vec<&str> = groups.into_iter().collect();
+            format!("add people to {}, or approvers to the policy", groups.join(" or "))
         };
-        for why in short.iter().flat_map(|(roster, _)| &roster.nobodies).collect::<BTreeSet<_>>() {
-            message += &format!("; {why}");
-        }
-        Some(message)
+        let nobodies: BTreeSet<&String> = short.iter().flat_map(|(roster, _)| &roster.nobodies).collect();
+        let mut words =
+            vec![format!("{stage} {} {wants} {wanted} {approvals}, and {except}{people}", names.join(" and ")), help];
+        words.extend(nobodies.into_iter().cloned());
+        Some(words.join("; "))
     }
 
     /// People without whom the stages cannot be satisfied, by id.
@@ -163,9 +163,9 @@ mod tests {
                 let people: BTreeSet<&str> = stages.iter().flat_map(|(_, people)| people).copied().collect();
                 people.len() < stages.iter().map(|(roster, _)| roster.required).sum()
             };
-            let sets = (0..1usize << stages.len())
+            let mut sets = (0..1usize << stages.len())
                 .map(|set| stages.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, stage)| stage).collect::<Vec<_>>());
-            let mut sets = sets;
+            prop_assert_eq!(rosters.shortage(&[]).is_some(), too_few(&stages).is_some());
             match too_few(&stages) {
                 Some(short) => prop_assert!(lacks(&short)),
                 None => prop_assert!(!sets.any(|set| lacks(&set))),

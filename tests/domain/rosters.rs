@@ -11,9 +11,8 @@ use super::world::*;
 
 /// What Keycloak says of these subjects; a name with a slash is a group.
 fn directory(subjects: &[(&str, Members)]) -> Directory {
-    let subject = |name: &str| match name.contains('/') {
-        true => Subject::Group(name.into()),
-        false => Subject::User(name.into()),
+    let subject = |name: &str| {
+        if name.contains('/') { Subject::Group(name.into()) } else { Subject::User(name.into()) }
     };
     subjects.iter().map(|(name, members)| (subject(name), members.clone())).collect()
 }
