@@ -25,27 +25,27 @@ pub struct Approvers {
 impl Realm {
     /// Asks Keycloak who could approve under a policy, and for whom.
     pub async fn approvers(&self, policy: &Policy, groups: &GroupIds) -> Approvers {
-        let at = Instant::now();
-        match self.rosters(policy, groups, at).await {
-            Ok((rosters, problem)) => Approvers { at, rosters: Some(Arc::new(rosters)), problem },
-            Err(problem) => Approvers { at, rosters: None, problem: Some(problem) },
-        }
+        let (rosters, problem) = match self.rosters(policy, groups, Instant::now()).await {
+            Ok((rosters, problem)) => (Some(Arc::new(rosters)), problem),
+            Err(problem) => (None, Some(problem)),
+        };
+        Approvers { at: Instant::now(), rosters, problem }
     }
 
     async fn rosters(
         &self,
         policy: &Policy,
         groups: &GroupIds,
-        at: Instant,
+        not_before: Instant,
     ) -> Result<(Rosters, Option<Problem>), Problem> {
         let stages = policy.approval.stages();
         let approvers = stages.iter().flat_map(|stage| &stage.approvers);
-        let rosters = Rosters::new(stages, &self.directory(approvers, groups, at).await?);
+        let rosters = Rosters::new(stages, &self.directory(approvers, groups, not_before).await?);
         // Where everybody is dispensable it does not matter who asks.
         let requesters = if rosters.indispensable().is_empty() {
             None
         } else {
-            everybody(self.directory(&policy.requesters, groups, at).await?)
+            everybody(self.directory(&policy.requesters, groups, not_before).await?)
         };
         let problem = rosters.problem(requesters.as_ref());
         Ok((rosters, problem))
@@ -56,17 +56,18 @@ impl Realm {
         &self,
         subjects: impl IntoIterator<Item = &'a Subject>,
         groups: &GroupIds,
-        at: Instant,
+        not_before: Instant,
     ) -> Result<Directory, Problem> {
         let subjects: BTreeSet<&Subject> = subjects.into_iter().collect();
-        let lookups =
-            subjects.into_iter().map(async |subject| Ok((subject.clone(), self.members(subject, groups, at).await?)));
+        let lookups = subjects
+            .into_iter()
+            .map(async |subject| Ok((subject.clone(), self.members(subject, groups, not_before).await?)));
         join_all(lookups).await.into_iter().collect()
     }
 
-    async fn members(&self, subject: &Subject, groups: &GroupIds, at: Instant) -> Result<Members, Problem> {
+    async fn members(&self, subject: &Subject, groups: &GroupIds, not_before: Instant) -> Result<Members, Problem> {
         match subject {
-            Subject::User(name) => match self.person(name, &GroupIds::new(), at).await {
+            Subject::User(name) => match self.person(name, &GroupIds::new(), not_before).await {
                 Lookup::Person(person) => Ok(Members::These(BTreeSet::from([person.id]))),
                 Lookup::Nobody(why) => Ok(Members::Nobody(why)),
                 Lookup::Unknown(why) => Err(Problem::new(ProblemReason::KeycloakUnavailable, why)),

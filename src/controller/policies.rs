@@ -195,7 +195,7 @@ impl Context {
         let known = self.verdicts().get(&policy.name).cloned().filter(|known| known.is_about(policy));
         let verdict = match known.filter(|known| !questions.are_due(known)) {
             Some(known) => known,
-            None => self.remember(policy, self.ask_about(policy, questions).await),
+            None => self.remember(policy, questions, self.ask_about(policy, questions).await),
         };
         let good_for = verdict.good_for();
         let useless = verdict.useless().cloned();
@@ -213,7 +213,6 @@ impl Context {
 
     /// Asks Keycloak about what a policy names.
     async fn ask_about(&self, policy: &Policy, questions: Questions) -> Verdict {
-        let at = Instant::now();
         let (groups, grants, approvers) = match self.realm_of(policy) {
             Ok(realm) => {
                 let people = async {
@@ -229,17 +228,19 @@ impl Context {
             }
             Err(problem) => (Err(vec![problem]), Vec::new(), None),
         };
-        Verdict { uid: policy.uid.clone(), generation: policy.generation, at, groups, grants, approvers }
+        let (uid, generation, at) = (policy.uid.clone(), policy.generation, Instant::now());
+        Verdict { uid, generation, at, groups, grants, approvers }
     }
 
     /// Keeps a verdict, with what was known about the approvers if that was not asked. Requests say who is missing: if
     /// that is news, they are looked at again.
-    fn remember(&self, policy: &Policy, mut verdict: Verdict) -> Verdict {
+    fn remember(&self, policy: &Policy, questions: Questions, mut verdict: Verdict) -> Verdict {
         let mut verdicts = self.verdicts();
         let before = verdicts.get(&policy.name).filter(|known| known.is_about(policy));
         let before = before.and_then(|known| known.approvers.clone());
-        if verdict.groups.is_ok() && verdict.approvers.is_none() {
-            verdict.approvers.clone_from(&before);
+        match questions {
+            Questions::ForRequests => verdict.approvers.clone_from(&before),
+            Questions::All => {}
         }
         let rosters =
             |approvers: &Option<Approvers>| approvers.as_ref().and_then(|approvers| approvers.rosters.clone());
