@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -10,8 +11,20 @@ import (
 	"strings"
 )
 
+// guarded are the objects without which the operator gives nothing. Who tries things out deletes them by hand.
+var guarded = []string{
+	"admissionregistration.k8s.io/v1/validatingadmissionpolicies/hallpass-identity",
+	"admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/hallpass-identity",
+	"admissionregistration.k8s.io/v1/validatingadmissionpolicies/hallpass-policy",
+	"admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/hallpass-policy",
+	"admissionregistration.k8s.io/v1/mutatingadmissionpolicies/hallpass-stamp",
+	"admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/hallpass-stamp",
+	"apiextensions.k8s.io/v1/customresourcedefinitions/accesspolicies.hallpass.dev",
+	"apiextensions.k8s.io/v1/customresourcedefinitions/accessrequests.hallpass.dev",
+}
+
 // installChart installs or upgrades the project's chart. helm takes seconds, so it is called only when the chart or the
-// values changed, or the release is not there.
+// values changed, or something that it installed is not there.
 func (s *stack) installChart() (string, error) {
 	chart := s.source("charts", "hallpass")
 	values := s.path("config", "values.yaml")
@@ -28,7 +41,11 @@ func (s *stack) installChart() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if installed, err := os.ReadFile(mark); err == nil && string(installed) == present && deployed {
+	complete, err := s.guardedPresent()
+	if err != nil {
+		return "", err
+	}
+	if installed, err := os.ReadFile(mark); err == nil && string(installed) == present && deployed && complete {
 		return "unchanged", nil
 	}
 	cmd := exec.Command(s.path("bin", "helm"), "upgrade", "--install", operator, chart,
@@ -66,4 +83,22 @@ func (s *stack) releaseDeployed() (bool, error) {
 	selector := url.QueryEscape("owner=helm,status=deployed,name=" + operator)
 	err = api.get("/api/v1/namespaces/"+operatorNamespace+"/secrets?labelSelector="+selector, &list)
 	return len(list.Items) > 0, err
+}
+
+// guardedPresent asks whether all of them are there.
+func (s *stack) guardedPresent() (bool, error) {
+	api, err := s.asAdmin()
+	if err != nil {
+		return false, err
+	}
+	for _, place := range guarded {
+		err := api.get("/apis/"+place, nil)
+		if isStatus(err, http.StatusNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }

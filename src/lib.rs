@@ -12,4 +12,5 @@ pub mod domain;
 pub mod guard;
 pub mod keycloak;
 pub mod metrics;
+mod shared;
 pub mod telemetry;

@@ -19,6 +19,8 @@ mod policies;
 mod properties;
 #[path = "domain/requests.rs"]
 mod requests;
+#[path = "domain/rosters.rs"]
+mod rosters;
 #[path = "domain/simulator.rs"]
 mod simulator;
 #[path = "domain/voting.rs"]

@@ -5,6 +5,8 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/approvers.rs"]
+mod approvers;
 #[path = "scenarios/asked_again.rs"]
 mod asked_again;
 #[path = "scenarios/attacks.rs"]

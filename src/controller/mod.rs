@@ -1,12 +1,14 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
-//! words and Keycloak; [`index`] knows the requests.
+//! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests.
 
+mod approvers;
 mod enact;
 mod error;
 mod index;
 mod observe;
+mod people;
 mod policies;
 mod realm;
 mod reconcile;

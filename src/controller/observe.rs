@@ -1,10 +1,12 @@
 //! Looks at the world around a request: as much as is needed to decide, and no more.
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::{
     Context,
     error::{Error, chain},
+    people::RECENT,
     policies::{Depth, Seen},
     realm::{GroupIds, Realm, pinned},
 };
@@ -21,12 +23,15 @@ impl Context {
     /// Everything that has to be known to decide on a request now.
     pub async fn observe(&self, request: &Request, outcomes: Vec<Outcome>, now: Timestamp) -> Result<Observed, Error> {
         let needs = domain::needs(request, now);
+        let began = Instant::now();
+        let recently = began.checked_sub(RECENT).unwrap_or(began);
         let guard = if needs.guard { self.ask_guard().await } else { Guard::NotAsked };
-        let Seen { view, groups } = self.policy_for(request, &needs, now).await?;
+        let Seen { view, groups, rosters } = self.policy_for(request, &needs, now).await?;
         let mut observed = Observed {
             guard,
             policy: view,
             people: People::new(),
+            rosters,
             realm_id: None,
             targets: None,
             record: None,
@@ -37,22 +42,24 @@ impl Context {
         let Some(policy) = observed.policy.known() else { return Ok(observed) };
         let Ok(realm) = self.realm_of(policy) else { return Ok(observed) };
         let ready = matches!(observed.policy, PolicyView::Ready(_));
+        let since = |name: &str| if known(name, request, policy) { recently } else { began };
         let people = if ready { &needs.people } else { &needs.enders };
         if !people.is_empty() {
-            observed.people = realm.people(people, &groups).await;
+            let names = people.iter().map(|name| (name.clone(), since(name))).collect();
+            observed.people = realm.people(&names, &groups).await;
         }
         if !ready {
             return Ok(observed);
         }
         let gives = request.phase().is_none_or(|phase| phase == Phase::Pending) || needs.targets;
         if let Some(Lookup::Person(subject)) = observed.people.get(&request.requester).filter(|_| gives) {
-            match realm.keycloak.realm().await {
-                Ok(info) => {
+            match realm.id(since(&request.requester)).await {
+                Ok(id) => {
                     if needs.record {
-                        let digest = delegation::digest(request, &info.id, &subject.id);
+                        let digest = delegation::digest(request, &id, &subject.id);
                         observed.record = Some(self.record.look(&digest).await.map_err(|error| chain(&error)));
                     }
-                    observed.realm_id = Some(info.id);
+                    observed.realm_id = Some(id);
                 }
                 Err(error) => {
                     observed.people.insert(request.requester.clone(), Lookup::Unknown(error.to_string()));
@@ -80,7 +87,7 @@ impl Context {
         let depth = match request.phase() {
             // What ends anyhow does not wait for a policy that cannot be read.
             Some(phase) if phase.is_final() || phase == Phase::Revoking || ending => {
-                return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new() });
+                return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new(), rosters: None });
             }
             _ if needs.targets => Depth::Everything,
             _ if !needs.people.is_empty() => Depth::Membership,
@@ -133,7 +140,84 @@ impl Context {
     }
 }
 
+/// Whether a recent answer about this person is good enough: the request only waits, and went by an answer about them
+/// before, under these rules. So no answer from before the request or the vote is used, and who was not yet who they had
+/// to be is asked about anew.
+fn known(name: &str, request: &Request, policy: &Policy) -> bool {
+    let status = &request.status;
+    let waits = request.phase() == Some(Phase::Pending) && status.rules.as_ref() == Some(&policy.rules);
+    let mut votes = status.votes.iter().filter(|vote| vote.by == name).peekable();
+    let judged = votes.peek().is_some() || (name == request.requester && status.subject.is_some());
+    let recorded = |key: &String| status.votes.iter().any(|vote| vote.key == *key);
+    let mut signals = request.signals.iter().filter(|signal| signal.by == name);
+    waits && judged && votes.all(|vote| vote.counted) && signals.all(|signal| recorded(&signal.key))
+}
+
 /// A fresh random word of 48 bits.
 fn ballot() -> Result<String, Error> {
     Ok(format!("{:012x}", getrandom::u64().map_err(Error::Random)? >> 16))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::AccessPolicy;
+
+    fn policy() -> Policy {
+        let spec = json!({
+            "realm": "prod",
+            "grants": [{"name": "admin", "realmRole": "admin"}],
+            "requesters": [{"kind": "User", "name": "alice"}],
+            "duration": {"max": "1h"},
+            "approval": {"stages": [{"name": "lead", "approvers": [{"kind": "User", "name": "bob"}]}]},
+        });
+        let spec = serde_json::from_value(spec).expect("a spec");
+        Policy::parse(&AccessPolicy::new("oncall", spec)).expect("a policy that stands")
+    }
+
+    /// Alice's request with these votes in status, as voter and whether it counts, and these in annotations.
+    fn request(phase: &str, pinned: bool, votes: &[(&str, bool)], annotations: &[&str]) -> Request {
+        let key = |by: &str, number: usize| format!("approve.hallpass.dev/ballot.lead.{by}{number}");
+        let vote = |(number, (by, counted)): (usize, &(&str, bool))| {
+            json!({"stage": "lead", "decision": "Approve", "by": by, "at": "2026-11-24T12:00:00Z", "key": key(by, number),
+                   "counted": counted})
+        };
+        let recorded = votes.iter().enumerate().map(|(number, (by, _))| (key(by, number), json!(by)));
+        let news = annotations.iter().map(|by| (key(by, 9), json!(by)));
+        let subject = json!({"realm": "prod", "realmId": "r", "userId": "a", "username": "alice"});
+        let object = json!({
+            "apiVersion": "hallpass.dev/v1alpha1", "kind": "AccessRequest",
+            "metadata": {"name": "fix", "annotations": recorded.chain(news).collect::<serde_json::Map<_, _>>()},
+            "spec": {"policyName": "oncall", "requester": "alice"},
+            "status": {
+                "phase": phase, "rules": policy().rules, "ballot": "ballot",
+                "subject": if pinned { subject } else { Value::Null },
+                "votes": votes.iter().enumerate().map(vote).collect::<Vec<_>>(),
+            },
+        });
+        Request::parse(&serde_json::from_value(object).expect("a request"))
+    }
+
+    #[test]
+    fn a_recent_answer_is_good_enough_only_about_who_counted_before() {
+        let yes = ("bob", true);
+        for (what, name, request, good) in [
+            ("the requester, looked at before", "alice", request("Pending", true, &[], &[]), true),
+            ("the requester, at the first look", "alice", request("Pending", false, &[], &[]), false),
+            ("who counts", "bob", request("Pending", true, &[yes], &[]), true),
+            ("who did not count", "bob", request("Pending", true, &[("bob", false)], &[]), false),
+            ("who votes", "bob", request("Pending", true, &[], &["bob"]), false),
+            ("who counts and votes once more", "bob", request("Pending", true, &[yes], &["bob"]), false),
+            ("who counts, once of twice", "bob", request("Pending", true, &[yes, ("bob", false)], &[]), false),
+            ("while somebody else votes", "bob", request("Pending", true, &[yes], &["carol"]), true),
+            ("who counts, at activation", "bob", request("Approved", true, &[yes], &[]), false),
+            ("the requester, at activation", "alice", request("Approved", true, &[yes], &[]), false),
+        ] {
+            assert_eq!(known(name, &request, &policy()), good, "{what}");
+        }
+        let changed = Policy { rules: "others".into(), ..policy() };
+        assert!(!known("bob", &request("Pending", true, &[yes], &[]), &changed), "the rules have changed");
+    }
 }

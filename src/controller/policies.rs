@@ -12,13 +12,14 @@ use tokio::time::Instant;
 
 use super::{
     Context,
+    approvers::Approvers,
     error::{Error, limited},
     realm::{self, GroupIds, Realm},
     report,
 };
 use crate::{
     api::AccessPolicy,
-    domain::{Policy, PolicyView, Problem, ProblemReason, conditions::Reason},
+    domain::{Policy, PolicyView, Problem, ProblemReason, Rosters, conditions::Reason},
 };
 
 /// For how long what Keycloak said about a policy is good enough for a request that waits. At activation it is asked again.
@@ -37,13 +38,29 @@ pub struct Verdict {
     at: Instant,
     groups: Result<GroupIds, Vec<Problem>>,
     grants: Vec<Problem>,
+    /// Nothing if nobody has asked yet, or without the groups: requests do not need it.
+    approvers: Option<Approvers>,
 }
 
 impl Verdict {
     /// How long until Keycloak should be asked again.
     fn good_for(&self) -> Duration {
-        let life = if self.groups.is_ok() && self.grants.is_empty() { RECHECK } else { RETRY };
-        life.saturating_sub(self.at.elapsed())
+        let asked = match &self.approvers {
+            Some(approvers) => Some(approvers.at.min(self.at)),
+            None => self.groups.is_err().then_some(self.at),
+        };
+        let stands = self.groups.is_ok() && self.grants.is_empty() && self.useless().is_none();
+        let life = if stands { RECHECK } else { RETRY };
+        asked.map_or(Duration::ZERO, |asked| life.saturating_sub(asked.elapsed()))
+    }
+
+    /// Why nobody could use the policy, if so.
+    fn useless(&self) -> Option<&Problem> {
+        self.approvers.as_ref()?.problem.as_ref()
+    }
+
+    fn is_about(&self, policy: &Policy) -> bool {
+        self.uid == policy.uid && self.generation == policy.generation
     }
 }
 
@@ -52,6 +69,7 @@ struct Examined {
     problems: Vec<Problem>,
     /// As far as they were found.
     groups: GroupIds,
+    rosters: Option<Arc<Rosters>>,
     good_for: Duration,
 }
 
@@ -61,6 +79,8 @@ pub struct Seen {
     pub view: PolicyView,
     /// The ids of its groups, as far as they were found.
     pub groups: GroupIds,
+    /// Who could approve, as its condition was last told.
+    pub rosters: Option<Arc<Rosters>>,
 }
 
 /// How much has to be known about a policy.
@@ -74,10 +94,29 @@ pub enum Depth {
     Everything,
 }
 
+/// What Keycloak is to be asked about a policy.
+#[derive(Clone, Copy)]
+enum Questions {
+    /// Groups and grants.
+    ForRequests,
+    /// Also who could approve.
+    All,
+}
+
+impl Questions {
+    /// Whether what is known is too old for whoever asks.
+    fn are_due(self, known: &Verdict) -> bool {
+        match self {
+            Self::ForRequests => known.at.elapsed() >= FRESH,
+            Self::All => known.good_for().is_zero(),
+        }
+    }
+}
+
 impl Context {
     /// Looks at the policy of this name.
     pub async fn see_policy(&self, name: &str, depth: Depth) -> Result<Seen, Error> {
-        let known = |view| Ok(Seen { view, groups: GroupIds::new() });
+        let known = |view| Ok(Seen { view, groups: GroupIds::new(), rosters: None });
         let Some(policy) = self.read_policy(name, depth).await? else { return known(PolicyView::Absent) };
         let policy = match policy {
             Ok(policy) => policy,
@@ -90,19 +129,19 @@ impl Context {
                 return known(PolicyView::NotReady { uid, suspended, why: words(&problems), policy: None });
             }
         };
-        let (problems, groups) = match depth {
-            Depth::Existence => (Vec::new(), GroupIds::new()),
+        let (problems, groups, rosters) = match depth {
+            Depth::Existence => (Vec::new(), GroupIds::new(), None),
             Depth::Membership => {
-                let examined = self.examine(&parsed, |known| known.at.elapsed() >= FRESH).await;
-                (examined.problems, examined.groups)
+                let examined = self.examine(&parsed, Questions::ForRequests).await;
+                (examined.problems, examined.groups, examined.rosters)
             }
             // The grants are asked for by whoever activates: only those that are wanted.
             Depth::Everything => match self.realm_of(&parsed) {
                 Ok(realm) => match realm.groups(&parsed).await {
-                    Ok(groups) => (Vec::new(), groups),
-                    Err(problems) => (problems, GroupIds::new()),
+                    Ok(groups) => (Vec::new(), groups, None),
+                    Err(problems) => (problems, GroupIds::new(), None),
                 },
-                Err(problem) => (vec![problem], GroupIds::new()),
+                Err(problem) => (vec![problem], GroupIds::new(), None),
             },
         };
         let view = if problems.is_empty() {
@@ -110,7 +149,7 @@ impl Context {
         } else {
             PolicyView::NotReady { uid, suspended, why: words(&problems), policy: Some(parsed) }
         };
-        Ok(Seen { view, groups })
+        Ok(Seen { view, groups, rosters })
     }
 
     /// The policy; from the API server whenever something may be given, or when the cache has none.
@@ -151,39 +190,67 @@ impl Context {
         })
     }
 
-    /// What is known about a policy, asked again if `stale` says so.
-    async fn examine(&self, policy: &Policy, stale: impl Fn(&Verdict) -> bool) -> Examined {
-        let known = self.verdicts().get(&policy.name).cloned();
-        let same = |known: &Verdict| known.uid == policy.uid && known.generation == policy.generation;
-        let verdict = if let Some(known) = known.filter(|known| same(known) && !stale(known)) {
-            known
-        } else {
-            let verdict = self.ask_about(policy).await;
-            self.verdicts().insert(policy.name.clone(), verdict.clone());
-            verdict
+    /// What is known about a policy, asked again where that is too old.
+    async fn examine(&self, policy: &Policy, questions: Questions) -> Examined {
+        let known = self.verdicts().get(&policy.name).cloned().filter(|known| known.is_about(policy));
+        let verdict = match known.filter(|known| !questions.are_due(known)) {
+            Some(known) => known,
+            None => self.remember(policy, questions, self.ask_about(policy, questions).await),
         };
         let good_for = verdict.good_for();
-        let Verdict { groups, grants: mut problems, .. } = verdict;
+        let useless = verdict.useless().cloned();
+        let Verdict { groups, grants: mut problems, approvers, .. } = verdict;
         let groups = groups.unwrap_or_else(|missing| {
             problems.extend(missing);
             GroupIds::new()
         });
+        problems.extend(useless);
         // Other policies change without this one: what follows from them is never remembered.
         problems.extend(self.realm_of(policy).map(|realm| self.make_approvers(policy, realm)).unwrap_or_default());
         problems.dedup();
-        Examined { problems, groups, good_for }
+        Examined { problems, groups, rosters: approvers.and_then(|approvers| approvers.rosters), good_for }
     }
 
-    /// Asks Keycloak about everything that a policy names.
-    async fn ask_about(&self, policy: &Policy) -> Verdict {
-        let (groups, grants) = match self.realm_of(policy) {
+    /// Asks Keycloak about what a policy names.
+    async fn ask_about(&self, policy: &Policy, questions: Questions) -> Verdict {
+        let (groups, grants, approvers) = match self.realm_of(policy) {
             Ok(realm) => {
-                let (groups, grants) = tokio::join!(realm.groups(policy), realm.targets(&policy.grants));
-                (groups, grants.err().unwrap_or_default())
+                let people = async {
+                    let groups = realm.groups(policy).await;
+                    let approvers = match (&groups, questions) {
+                        (Ok(groups), Questions::All) => Some(realm.approvers(policy, groups).await),
+                        (Err(_), Questions::All) | (_, Questions::ForRequests) => None,
+                    };
+                    (groups, approvers)
+                };
+                let ((groups, approvers), grants) = tokio::join!(people, realm.targets(&policy.grants));
+                (groups, grants.err().unwrap_or_default(), approvers)
             }
-            Err(problem) => (Err(vec![problem]), Vec::new()),
+            Err(problem) => (Err(vec![problem]), Vec::new(), None),
         };
-        Verdict { uid: policy.uid.clone(), generation: policy.generation, at: Instant::now(), groups, grants }
+        let (uid, generation, at) = (policy.uid.clone(), policy.generation, Instant::now());
+        Verdict { uid, generation, at, groups, grants, approvers }
+    }
+
+    /// Keeps a verdict, with what was known about the approvers if that was not asked. Requests say who is missing: if
+    /// that is news, they are looked at again.
+    fn remember(&self, policy: &Policy, questions: Questions, mut verdict: Verdict) -> Verdict {
+        let mut verdicts = self.verdicts();
+        let before = verdicts.get(&policy.name).filter(|known| known.is_about(policy));
+        let before = before.and_then(|known| known.approvers.clone());
+        match questions {
+            Questions::ForRequests => verdict.approvers.clone_from(&before),
+            Questions::All => {}
+        }
+        let rosters =
+            |approvers: &Option<Approvers>| approvers.as_ref().and_then(|approvers| approvers.rosters.clone());
+        let news = rosters(&verdict.approvers) != rosters(&before);
+        verdicts.insert(policy.name.clone(), verdict.clone());
+        drop(verdicts);
+        if news {
+            self.wake_who_waits_under(&policy.name);
+        }
+        verdict
     }
 
     /// Grants of a policy whose holder would be an approver somewhere.
@@ -198,7 +265,7 @@ pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Resu
     let (outcome, again) = match Policy::parse(&policy) {
         Err(problems) => (Err(problems), None),
         Ok(parsed) => {
-            let examined = context.examine(&parsed, |known| known.good_for().is_zero()).await;
+            let examined = context.examine(&parsed, Questions::All).await;
             let outcome = if examined.problems.is_empty() { Ok(parsed.suspended) } else { Err(examined.problems) };
             (outcome, Some(examined.good_for))
         }

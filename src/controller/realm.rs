@@ -6,7 +6,9 @@ use std::{
 };
 
 use futures::future::join_all;
+use tokio::time::Instant;
 
+use super::people::Answers;
 use crate::{
     api::{TargetStatus, TargetType},
     config::{self, UserMatch},
@@ -23,6 +25,7 @@ pub struct Realm {
     pub config: config::Realm,
     /// Its client.
     pub keycloak: keycloak::Client,
+    answers: Answers,
     state: Mutex<Result<(), String>>,
 }
 
@@ -40,7 +43,7 @@ impl Realm {
     pub fn new(config: config::Realm, observer: Arc<dyn keycloak::Observer>) -> Result<Self, keycloak::Error> {
         let options = keycloak::Options { observer, ..keycloak::Options::default() };
         let keycloak = keycloak::Client::with(&config, options)?;
-        Ok(Self { config, keycloak, state: Mutex::new(Err("not asked yet".into())) })
+        Ok(Self { config, keycloak, answers: Answers::default(), state: Mutex::new(Err("not asked yet".into())) })
     }
 
     /// Whether the operator can work in this realm, as last seen; if not, why.
@@ -61,19 +64,28 @@ impl Realm {
         news.then_some(state)
     }
 
-    /// Asks Keycloak who these usernames are, and which of the groups they are directly in.
-    pub async fn people(&self, names: &BTreeSet<String>, groups: &GroupIds) -> People {
-        let lookups = names.iter().map(|name| async move { (name.clone(), self.person(name, groups).await) });
+    /// Who these usernames are, and which of the groups they are directly in. `not_before` says for each since when
+    /// Keycloak must have been asked.
+    pub async fn people(&self, names: &BTreeMap<String, Instant>, groups: &GroupIds) -> People {
+        let lookups = names
+            .iter()
+            .map(|(name, not_before)| async move { (name.clone(), self.person(name, groups, *not_before).await) });
         join_all(lookups).await.into_iter().collect()
     }
 
-    async fn person(&self, name: &str, groups: &GroupIds) -> Lookup {
-        match self.user(name).await {
-            Ok(Ok(user)) => self.member(user, groups).await,
+    /// Who this username is, and which of the groups that person is directly in.
+    pub async fn person(&self, name: &str, groups: &GroupIds, not_before: Instant) -> Lookup {
+        match self.answers.users.get(name, not_before, || self.user(name)).await {
+            Ok(Ok(user)) => self.member(user, groups, not_before).await,
             Ok(Err(why)) => Lookup::Nobody(why),
             Err(error) if error.kind() == Kind::Ambiguous => Lookup::Nobody(error.to_string()),
             Err(error) => Lookup::Unknown(error.to_string()),
         }
+    }
+
+    /// The realm's own id.
+    pub async fn id(&self, not_before: Instant) -> Result<String, keycloak::Error> {
+        self.answers.realm_id.get(not_before, || async { Ok(self.keycloak.realm().await?.id) }).await
     }
 
     /// The user that a Kubernetes username leads to; the inner error says why it leads to nobody.
@@ -109,14 +121,18 @@ impl Realm {
         }
     }
 
-    async fn member(&self, user: User, groups: &GroupIds) -> Lookup {
+    async fn member(&self, user: User, groups: &GroupIds, not_before: Instant) -> Lookup {
         let mut person = Person { id: user.id, username: user.username, groups: BTreeSet::new() };
         if !groups.is_empty() {
-            let of = match self.keycloak.user_groups(&person.id).await {
+            let ask = || async {
+                let of = self.keycloak.user_groups(&person.id).await?;
+                Ok(of.into_iter().map(|group| group.id).collect())
+            };
+            let of = match self.answers.groups.get(&person.id, not_before, ask).await {
                 Ok(of) => of,
                 Err(error) => return Lookup::Unknown(error.to_string()),
             };
-            let direct = groups.iter().filter(|(_, id)| of.iter().any(|group| group.id == **id));
+            let direct = groups.iter().filter(|(_, id)| of.contains(id));
             person.groups = direct.map(|(name, _)| name.clone()).collect();
         }
         Lookup::Person(person)
@@ -218,7 +234,8 @@ impl Realm {
     }
 }
 
-fn unavailable(error: &keycloak::Error) -> Problem {
+/// Keycloak could not be asked.
+pub fn unavailable(error: &keycloak::Error) -> Problem {
     Problem::new(ProblemReason::KeycloakUnavailable, error.to_string())
 }
 

@@ -188,6 +188,16 @@ impl Context {
         }
     }
 
+    /// Has requests looked at again that wait for votes under this policy.
+    pub fn wake_who_waits_under(&self, policy: &str) {
+        for request in self.index.all() {
+            if request.spec.policy_name == policy && request.phase() == Some(Phase::Pending) {
+                let uid = request.metadata.uid.as_deref().unwrap_or_default();
+                self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
+            }
+        }
+    }
+
     fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.

@@ -1,8 +1,8 @@
 //! What should happen. Pure: no server, no clock, no chance; time and random words are arguments.
 //!
 //! [`decide()`] is the heart: every rule of the life cycle is there or in the files it names: [`rules`] (what a policy
-//! asks of a request), [`votes`] (who counts), [`delegation`] (who asks for others), [`holdings`] (whose mapping it is),
-//! [`conditions`] (how it is said).
+//! asks of a request), [`votes`] (who counts), [`Rosters`] (who could), [`delegation`] (who asks for others), [`holdings`]
+//! (whose mapping it is), [`conditions`] (how it is said).
 
 pub mod conditions;
 mod decide;
@@ -11,6 +11,7 @@ pub mod duration;
 pub mod holdings;
 mod policy;
 mod request;
+mod rosters;
 pub mod rules;
 pub mod votes;
 
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 pub use decide::{Decision, Effect, Needs, Next, decide, needs};
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
 pub use request::{Request, Signal, SignalKind};
+pub use rosters::{Directory, Members, Rosters};
 
 use crate::api::TargetType;
 
@@ -36,6 +38,8 @@ pub struct Observed {
     pub policy: PolicyView,
     /// What Keycloak says about people, by Kubernetes username.
     pub people: People,
+    /// Who could vote at all, as the policy's condition was last told; nothing if nobody has asked yet.
+    pub rosters: Option<Arc<Rosters>>,
     /// The realm's id in Keycloak, if it was asked.
     pub realm_id: Option<String>,
     /// The request's grants as they are in Keycloak now, if [`Needs::targets`] asked for them.

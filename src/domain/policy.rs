@@ -196,12 +196,12 @@ pub enum ProblemReason {
     GroupNotFound,
     /// Two grants lead to one target.
     DuplicateTarget,
-    /// A stage that can never be satisfied.
-    StageUnsatisfiable,
     /// A grant would make its holder an approver.
     GrantMakesApprover,
     /// A grant reaches Keycloak's administration.
     ReachesAdministration,
+    /// A stage that can never be satisfied, or not by the people that there are: somebody may join them.
+    StageUnsatisfiable,
     /// Keycloak could not be asked.
     KeycloakUnavailable,
 }

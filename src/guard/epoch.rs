@@ -5,7 +5,7 @@
 //! times over some seconds, each time on a new connection. It is stored, so that it outlives the operator: whoever changes
 //! the policies while the operator is away, and puts them back, leaves other UIDs and generations behind.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -143,7 +143,7 @@ impl Epochs {
                 status.message
             ))),
             Err(source) => {
-                Err(NotInForce::Read { object: format!("AccessRequest {CANARY}"), source: Box::new(source) })
+                Err(NotInForce::Read { object: format!("AccessRequest {CANARY}"), source: Arc::new(source) })
             }
         }
     }
@@ -152,7 +152,7 @@ impl Epochs {
 async fn ask<T>(kind: &str, name: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, NotInForce> {
     let object = || format!("{kind} {name}");
     let answer = timeout(PATIENCE, call).await.map_err(|_| NotInForce::NoAnswer { object: object() })?;
-    answer.map_err(|source| NotInForce::Read { object: object(), source: Box::new(source) })
+    answer.map_err(|source| NotInForce::Read { object: object(), source: Arc::new(source) })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod difference;
 mod epoch;
 mod shipped;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -14,13 +14,18 @@ use kube::{Api, Client, Config, core::DynamicObject};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 pub use difference::difference;
 pub use epoch::STORED_IN;
 use epoch::{Epoch, Epochs};
 pub use shipped::Unusable;
 use shipped::{Role, Shipped};
+
+use crate::shared::Shared;
 
 /// What must be there, as kind and name.
 pub const OBJECTS: [&str; 8] = [
@@ -43,6 +48,7 @@ pub struct Guard {
     shipped: Vec<Shipped>,
     epochs: Epochs,
     present: Mutex<Option<Epoch>>,
+    reads: Shared<Installed, NotInForce>,
 }
 
 /// The admission policies are installed and bite, unchanged since the present epoch began.
@@ -57,6 +63,7 @@ pub struct InForce {
 }
 
 /// What is installed equals what is shipped.
+#[derive(Clone)]
 struct Installed {
     /// Digest of UIDs, generations and specs.
     fingerprint: String,
@@ -64,7 +71,7 @@ struct Installed {
 }
 
 /// The admission policies cannot be relied on.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum NotInForce {
     /// It is not installed.
     #[error("{object} is missing: install the chart's admission policies and CRDs (helm upgrade)")]
@@ -103,7 +110,7 @@ pub enum NotInForce {
         /// Kind and name.
         object: String,
         /// What went wrong.
-        source: Box<kube::Error>,
+        source: Arc<kube::Error>,
     },
     /// The API server did not answer.
     #[error("the API server did not answer within {} s when asked for {object}", PATIENCE.as_secs())]
@@ -129,7 +136,13 @@ impl Guard {
     pub fn new(client: Client, config: Config, service_account_username: &str) -> Result<Self, Unusable> {
         let shipped = shipped::objects(service_account_username)?;
         let namespace = service_account_username.split(':').nth(2).unwrap_or_default().to_owned();
-        Ok(Self { client, shipped, epochs: Epochs::new(config, namespace), present: Mutex::default() })
+        Ok(Self {
+            client,
+            shipped,
+            epochs: Epochs::new(config, namespace),
+            present: Mutex::default(),
+            reads: Shared::default(),
+        })
     }
 
     /// The operator's own namespace.
@@ -137,8 +150,8 @@ impl Guard {
         self.epochs.namespace()
     }
 
-    /// Whether the policies are in force now, in the present epoch. Reads everything, from the API server and not from a
-    /// cache: what was seen before this call was written under the policies that this call sees.
+    /// Whether the policies are in force now, in the present epoch. Everything is read, from the API server and not from a
+    /// cache, after this was called: what was seen before was written under the policies that this call sees.
     pub async fn check(&self) -> Result<InForce, NotInForce> {
         let Installed { fingerprint, stamp } = self.installed().await?;
         match &*self.present.lock().await {
@@ -152,12 +165,14 @@ impl Guard {
     /// Keeps the epoch: proves that the policies bite, and begins a new epoch when they have changed. To be called over
     /// and over, by one task.
     pub async fn keep(&self) -> Result<InForce, NotInForce> {
-        let fingerprint = self.installed().await?.fingerprint;
+        let Installed { fingerprint, stamp } = self.installed().await?;
         let known = match self.present.lock().await.clone() {
             Some(present) => Some(present),
             None => self.epochs.stored(&self.client).await?,
         };
-        let proved = match known.filter(|known| known.fingerprint == fingerprint) {
+        let known = known.filter(|known| known.fingerprint == fingerprint);
+        let is_new = known.is_none();
+        let proved = match known {
             Some(known) => self.epochs.canary().await.map(|()| known),
             None => self.epochs.begin(&self.client, &fingerprint).await,
         };
@@ -170,12 +185,18 @@ impl Guard {
             *self.present.lock().await = Some(Epoch::none());
             self.epochs.forget(&self.client).await?;
         }
-        proved?;
-        self.check().await
+        let Epoch { id, since, fingerprint: _ } = proved?;
+        // To prove a new one took seconds.
+        if is_new { self.check().await } else { Ok(InForce { epoch: id, since, stamp }) }
+    }
+
+    /// What a read found that began after this was called: those who ask at the same time share it.
+    async fn installed(&self) -> Result<Installed, NotInForce> {
+        self.reads.get(Instant::now(), || self.read()).await
     }
 
     /// Compares everything. Of several faults the first in the order of [`OBJECTS`] is told.
-    async fn installed(&self) -> Result<Installed, NotInForce> {
+    async fn read(&self) -> Result<Installed, NotInForce> {
         let found = join_all(self.shipped.iter().map(|object| self.find(object))).await;
         let mut installed = Installed { fingerprint: String::new(), stamp: true };
         let mut hash = Sha256::new();
@@ -199,7 +220,7 @@ impl Guard {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &shipped.resource);
         let answer = timeout(PATIENCE, api.get_opt(&shipped.name)).await;
         let answer = answer.map_err(|_| NotInForce::NoAnswer { object: object() })?;
-        let mut live = match answer.map_err(|source| NotInForce::Read { object: object(), source: Box::new(source) })? {
+        let mut live = match answer.map_err(|source| NotInForce::Read { object: object(), source: Arc::new(source) })? {
             Some(live) => live,
             None if shipped.role == Role::Stamp => return Ok(None),
             None => return Err(NotInForce::Missing { object: object() }),

@@ -13,6 +13,7 @@ use crate::config::UserMatch;
 const USERS: Endpoint = Endpoint { label: "users", right: "manage-users" };
 pub(super) const USER: Endpoint = Endpoint { label: "user", right: "manage-users" };
 const USER_GROUPS: Endpoint = Endpoint { label: "user-groups", right: "manage-users" };
+const MEMBERS: Endpoint = Endpoint { label: "group-members", right: "manage-users" };
 
 /// Transient users: they live in a session only, so nothing can be mapped to them.
 const TRANSIENT: &str = "lightweight-";
@@ -110,5 +111,20 @@ impl Client {
         let path = Path::of(&["users", user, "groups"])?.query(&[("briefRepresentation", "true")]);
         let groups: Vec<GroupRep> = self.0.list(USER_GROUPS, path, time).await?;
         Ok(groups.into_iter().map(Group::from).collect())
+    }
+
+    /// Users who are directly in the group, disabled ones too, but not more than `at_most`. [`Kind::NotFound`] if there is
+    /// no such group.
+    pub async fn group_members(&self, group: &str, at_most: usize) -> Result<Vec<User>, Error> {
+        let members = self.group_members_read(group, at_most).await;
+        members.map_err(|error| error.during(|| format!("read the members of group {group:?}")))
+    }
+
+    async fn group_members_read(&self, group: &str, at_most: usize) -> Result<Vec<User>, Error> {
+        let max = at_most.to_string();
+        let window = [("first", "0"), ("max", max.as_str()), ("briefRepresentation", "true")];
+        let members: Vec<UserRep> =
+            self.0.read(MEMBERS, Path::of(&["groups", group, "members"])?.query(&window), Time::PerRead).await?;
+        Ok(members.into_iter().map(User::from).collect())
     }
 }

@@ -8,8 +8,8 @@ use std::{
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
-        Decision, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person, Policy,
-        PolicyView, Request, Resolved, TargetsError, decide, delegation::Record, needs,
+        Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person,
+        Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record, needs,
     },
 };
 use jiff::Timestamp;
@@ -50,6 +50,7 @@ pub struct World {
     pub guard: Guard,
     pub policy: PolicyView,
     pub people: People,
+    pub rosters: Option<Arc<Rosters>>,
     pub realm_id: &'static str,
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
@@ -79,6 +80,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
             (ERIN.into(), person("erin", &[])),
             (FLUX.into(), Lookup::Nobody(format!("{FLUX} stands for no Keycloak user"))),
         ]),
+        rosters: None,
         realm_id: "realm",
         mapped: BTreeSet::new(),
         targets_error: None,
@@ -106,6 +108,12 @@ impl World {
         let policy = policy.read();
         let (uid, suspended, why) = (policy.uid.clone(), policy.suspended, "spec.grants: no such role".into());
         self.policy = PolicyView::NotReady { uid, suspended, why, policy: Some(Arc::new(policy)) };
+        self
+    }
+    /// Keycloak was asked whom these subjects of the policy stand for.
+    pub fn rosters(mut self, directory: &Directory) -> Self {
+        let policy = self.policy.known().expect("a policy");
+        self.rosters = Some(Arc::new(Rosters::new(policy.approval.stages(), directory)));
         self
     }
     pub fn guard(mut self, guard: Guard) -> Self {
@@ -179,6 +187,7 @@ impl World {
             policy,
             people,
             record: (gives && asks && record).then(|| self.record.clone()),
+            rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),

@@ -211,3 +211,20 @@ async fn a_self_test_says_what_is_missing_and_fails_only_when_it_cannot_ask() {
     assert_eq!(client.self_test().await.expect_err("server in trouble").kind(), Kind::Unavailable);
     assert_eq!(peer.sign_ins().await, 2, "each self-test signs in anew");
 }
+
+#[tokio::test]
+async fn members_of_a_group_are_read_up_to_a_number_and_say_who_is_disabled() {
+    let peer = Peer::start().await;
+    let disabled = json!({"id": "u2", "username": "bob", "enabled": false});
+    peer.always("GET", "/groups/g1/members", answer_json(json!([alice(), disabled]))).await;
+    peer.always("GET", "/groups/gone/members", missing("Could not find group by id")).await;
+    let client = peer.client();
+    let members = client.group_members("g1", 2).await.expect("answer");
+    let seen: Vec<(&str, bool)> = members.iter().map(|user| (user.id.as_str(), user.enabled)).collect();
+    assert_eq!(seen, [("u1", true), ("u2", false)]);
+    let error = client.group_members("gone", 2).await.expect_err("there is none");
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.to_string().starts_with("cannot read the members of group \"gone\": "), "{error}");
+    let window = "first=0&max=2&briefRepresentation=true";
+    assert_eq!(urls(&peer).await, [format!("/groups/g1/members?{window}"), format!("/groups/gone/members?{window}")]);
+}

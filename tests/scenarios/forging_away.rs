@@ -169,7 +169,8 @@ async fn a_weakened_admission_policy_is_named_and_nothing_is_granted() {
     }
     // then: what waited is voted on anew, whatever it is that makes the controller look
     alice.annotates(&waiting, "example.com/note", "still needed").await.unwrap();
-    let epoch = w.does(&["get", "configmap", "hallpass-trust", "-n=hallpass-system", "-o=jsonpath={.data.epoch}"]).await;
+    let epoch =
+        w.does(&["get", "configmap", "hallpass-trust", "-n=hallpass-system", "-o=jsonpath={.data.epoch}"]).await;
     let status = waiting.until("a ballot of this epoch", |status| status.trust_epoch.as_ref() == Some(&epoch)).await;
     assert_ne!(status.ballot.as_ref(), Some(&ballot));
     bob.approves(&waiting, "lead").await.unwrap();

@@ -9,9 +9,9 @@ use super::{Decision, Draft, Effect, Next, ballot, earliest, ending};
 use crate::{
     api::{self, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
-        Approval, Guard, Person, Policy, PolicyView, Resolved, TargetsError,
+        Approval, Guard, Lookup, Person, Policy, PolicyView, Resolved, TargetsError,
         conditions::{Reason, shortened},
-        delegation::{self, Start},
+        delegation::{self, PRE_APPROVED, Start},
         duration::{self, later, whole_seconds},
         holdings,
         rules::{self, Verdict},
@@ -285,7 +285,8 @@ impl Draft<'_> {
         } else {
             ""
         };
-        let reason = Reason::new("WaitingForVotes", format!("{void}{}", self.instructions(&tally.open)));
+        let hopeless = self.hopeless();
+        let reason = Reason::new("WaitingForVotes", format!("{hopeless}{void}{}", self.instructions(&tally.open)));
         let until = earliest([Some(limit), self.request.not_after]);
         let next = match (&tally.unknown, until) {
             (Some(_), until) => Next::Retry { until },
@@ -311,6 +312,23 @@ impl Draft<'_> {
             Start::Refused(why) => self.ends(Phase::Rejected, "StartsOnce", why),
             Start::Unknown(why) => self.waits(phase, &Reason::new("RecordUnavailable", why)),
         }))
+    }
+
+    /// What keeps the stages from being satisfied whoever votes, if anything does. Neither the requester nor the submitter
+    /// votes.
+    fn hopeless(&self) -> String {
+        let (Some(subject), Some(rosters)) = (&self.status.subject, &self.observed.rosters) else {
+            return String::new();
+        };
+        let submitter = match self.request.submitter().and_then(|by| self.observed.people.get(by)) {
+            Some(Lookup::Person(person)) if person.id != subject.user_id => Some(person.id.as_str()),
+            Some(_) | None => None,
+        };
+        let without: Vec<&str> = [subject.user_id.as_str()].into_iter().chain(submitter).collect();
+        let pre_approved = self.status.votes.iter().filter(|vote| vote.counted && vote.key.starts_with(PRE_APPROVED));
+        let pre_approved: Vec<&str> = pre_approved.map(|vote| vote.stage.as_str()).collect();
+        let shortage = rosters.open(&pre_approved).shortage(&without);
+        shortage.map(|why| format!("cannot be approved as it is: {why}; ")).unwrap_or_default()
     }
 
     fn becomes_approved(mut self, policy: &Policy, by: &str) -> Decision {
