@@ -29,7 +29,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hallpass::api::{AccessPolicy, AccessRequest};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
@@ -64,6 +64,8 @@ pub struct Stack {
     pub ca_file: PathBuf,
     pub kubectl: PathBuf,
     pub dev: PathBuf,
+    pub helm: PathBuf,
+    pub audit_log: PathBuf,
     pub operator: Operator,
     pub etcd: String,
 }
@@ -237,6 +239,22 @@ impl World {
     /// All policies, as the administrator.
     pub fn all_policies(&self) -> Api<AccessPolicy> {
         Api::all(self.admin.clone())
+    }
+
+    /// The present trust epoch; nothing while there is none.
+    pub async fn epoch(&self) -> Option<String> {
+        let api: Api<ConfigMap> = Api::namespaced(self.admin.clone(), "hallpass-system");
+        let stored = api.get("hallpass-trust").await.expect("the operator has started").data.unwrap_or_default();
+        stored.get("epoch").filter(|epoch| !epoch.is_empty()).cloned()
+    }
+
+    /// Waits until another epoch has begun and the operator is ready.
+    pub async fn another_epoch(&self, than: Option<&String>) {
+        self.until("another trust epoch", async || {
+            let epoch = self.epoch().await;
+            epoch.is_some() && epoch.as_ref() != than && self.stack.ask_operator("/readyz").await.unwrap().0 == 200
+        })
+        .await;
     }
 
     /// Waits until something is so.
