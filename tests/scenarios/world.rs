@@ -18,6 +18,7 @@
 #![allow(dead_code, reason = "each scenario needs another part")]
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     ops::Deref,
     path::PathBuf,
@@ -29,6 +30,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hallpass::api::{AccessPolicy, AccessRequest};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::{
     Api, Client,
@@ -243,16 +245,25 @@ impl World {
 
     /// The present trust epoch; nothing while there is none.
     pub async fn epoch(&self) -> Option<String> {
-        let api: Api<ConfigMap> = Api::namespaced(self.admin.clone(), "hallpass-system");
-        let stored = api.get("hallpass-trust").await.expect("the operator has started").data.unwrap_or_default();
+        let stored = self.stored_epoch().await;
         stored.get("epoch").filter(|epoch| !epoch.is_empty()).cloned()
     }
 
-    /// Waits until another epoch has begun and the operator is ready.
+    async fn stored_epoch(&self) -> BTreeMap<String, String> {
+        let api: Api<ConfigMap> = Api::namespaced(self.admin.clone(), "hallpass-system");
+        api.get("hallpass-trust").await.expect("the operator has started").data.unwrap_or_default()
+    }
+
+    /// Waits until another epoch has begun and the operator is ready. What is created in the second in which an epoch
+    /// begins may be older than it, and is refused: waits for the next second, too.
     pub async fn another_epoch(&self, than: Option<&String>) {
         self.until("another trust epoch", async || {
-            let epoch = self.epoch().await;
-            epoch.is_some() && epoch.as_ref() != than && self.stack.ask_operator("/readyz").await.unwrap().0 == 200
+            let (epoch, stored) = (self.epoch().await, self.stored_epoch().await);
+            let since = stored.get("since").and_then(|since| since.parse::<Timestamp>().ok());
+            epoch.is_some()
+                && epoch.as_ref() != than
+                && since.is_some_and(|since| Timestamp::now().as_second() > since.as_second() + 1)
+                && self.stack.ask_operator("/readyz").await.unwrap().0 == 200
         })
         .await;
     }
