@@ -46,8 +46,8 @@ impl World {
 
     /// An admission policy, a binding or a CRD as it is, without what only the API server writes.
     pub fn installed(&self, kind: &str, name: &str) -> Value {
-        let objects = installed(&self.stack).into_iter();
-        let found = objects.filter(|object| object["kind"] == kind && object["metadata"]["name"] == name).next();
+        let mut objects = installed(&self.stack).into_iter();
+        let found = objects.find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
         found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
     }
 }
