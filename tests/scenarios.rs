@@ -5,12 +5,24 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/admission.rs"]
+mod admission;
 #[path = "scenarios/approvers.rs"]
 mod approvers;
 #[path = "scenarios/asked_again.rs"]
 mod asked_again;
 #[path = "scenarios/attacks.rs"]
 mod attacks;
+#[path = "scenarios/attacks_asking.rs"]
+mod attacks_asking;
+#[path = "scenarios/attacks_cast.rs"]
+mod attacks_cast;
+#[path = "scenarios/attacks_ending.rs"]
+mod attacks_ending;
+#[path = "scenarios/attacks_holding.rs"]
+mod attacks_holding;
+#[path = "scenarios/attacks_voting.rs"]
+mod attacks_voting;
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
 #[path = "scenarios/chart.rs"]
@@ -23,8 +35,6 @@ mod ending;
 mod ending_overlaps;
 #[path = "scenarios/faults.rs"]
 mod faults;
-#[path = "scenarios/forging.rs"]
-mod forging;
 #[path = "scenarios/forging_away.rs"]
 mod forging_away;
 #[path = "scenarios/forging_rules.rs"]
@@ -55,5 +65,7 @@ mod request;
 mod restarts;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
+#[path = "scenarios/tampering.rs"]
+mod tampering;
 #[path = "scenarios/world.rs"]
 mod world;

@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use hallpass::guard::OBJECTS;
 use serde_json::Value;
 
 use crate::world::{Stack, World};
@@ -30,14 +31,24 @@ impl World {
         hanging
     }
 
-    /// Changes the admission policies with kubectl as the administrator, until the guard is dropped.
+    /// Changes admission policies or CRDs with kubectl as the administrator, until the guard is dropped.
     pub fn weaken(&self, arguments: &[&str]) -> Weakened {
+        self.weaken_by(arguments, "")
+    }
+
+    /// The same, where kubectl reads this.
+    pub fn weaken_by(&self, arguments: &[&str], input: &str) -> Weakened {
         self.is_alone();
-        let get = ["get", BINDINGS_AND_POLICIES, NAMES[0], NAMES[1], "--output=json"];
-        let whole: Value = serde_json::from_str(&kubectl(&self.stack, &get, "")).expect("JSON");
-        let weakened = Weakened { stack: self.stack.clone(), whole };
-        kubectl(&self.stack, arguments, "");
+        let weakened = Weakened { stack: self.stack.clone(), whole: installed(&self.stack) };
+        kubectl(&self.stack, arguments, input);
         weakened
+    }
+
+    /// An admission policy, a binding or a CRD as it is, without what only the API server writes.
+    pub fn installed(&self, kind: &str, name: &str) -> Value {
+        let mut objects = installed(&self.stack).into_iter();
+        let found = objects.find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
     }
 }
 
@@ -54,32 +65,43 @@ impl Drop for Hanging {
     }
 }
 
-const BINDINGS_AND_POLICIES: &str = "validatingadmissionpolicies,validatingadmissionpolicybindings";
-const NAMES: [&str; 2] = ["hallpass-identity", "hallpass-policy"];
-
-/// Admission policies that are not what they should be.
+/// Admission policies or CRDs that are not what they should be.
 pub struct Weakened {
     stack: Stack,
-    whole: Value,
+    whole: Vec<Value>,
 }
 
 impl Drop for Weakened {
     /// What is there gets its spec back; what is not there is made anew.
     fn drop(&mut self) {
-        for object in self.whole["items"].as_array_mut().into_iter().flatten() {
-            for key in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"] {
-                object["metadata"].as_object_mut().and_then(|metadata| metadata.remove(key));
-            }
-            let live = format!("{}/{}", text(&object["kind"]), text(&object["metadata"]["name"]));
-            let there = !kubectl(&self.stack, &["get", &live, "--ignore-not-found", "--output=name"], "").is_empty();
-            let verb = if there { "replace" } else { "create" };
+        let now = installed(&self.stack);
+        for object in &self.whole {
+            let same = |other: &&Value| {
+                other["kind"] == object["kind"] && other["metadata"]["name"] == object["metadata"]["name"]
+            };
+            let verb = match now.iter().find(same) {
+                Some(live) if live["spec"] == object["spec"] => continue,
+                Some(_) => "replace",
+                None => "create",
+            };
             kubectl(&self.stack, &[verb, "--filename=-"], &object.to_string());
         }
     }
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().expect("a text")
+/// All that the operator compares, and that is there.
+fn installed(stack: &Stack) -> Vec<Value> {
+    let objects = OBJECTS.map(|object| object.replace(' ', "/"));
+    let mut arguments = vec!["get", "--ignore-not-found", "--output=json"];
+    arguments.extend(objects.iter().map(String::as_str));
+    let list: Value = serde_json::from_str(&kubectl(stack, &arguments, "")).expect("JSON");
+    let mut items = list["items"].as_array().expect("items").clone();
+    for object in &mut items {
+        for key in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"] {
+            object["metadata"].as_object_mut().and_then(|metadata| metadata.remove(key));
+        }
+    }
+    items
 }
 
 /// kubectl as the administrator, which must succeed; what it wrote.

@@ -31,13 +31,16 @@ async fn every_limit_of_a_policy_is_told_at_once_by_the_api_server() {
     w.make_namespace(&elsewhere).await;
     let good = || alice.asks(&policy).because("INC-1: down").lasting("5m");
     let cases: [(Ask, String); 6] = [
-        (good().lasting("61m"), format!("duration 61m is longer than the 1h that policy {} allows", policy.name)),
+        (good().lasting("61m"), format!("spec.duration 61m is longer than the 1h that policy {} allows", policy.name)),
         (good().grants(["admin", "root"]), format!("policy {} has no grant root; it has admin", policy.name)),
         (
             good().with("reason", json!(null)),
-            format!("policy {} wants a reason: start with the incident number", policy.name),
+            format!("policy {} wants a reason in spec.reason: start with the incident number", policy.name),
         ),
-        (good().because("please"), "reason must match ^INC-[0-9]+ (start with the incident number)".into()),
+        (
+            good().because("please"),
+            "spec.reason \"please\" must match ^INC-[0-9]+ (start with the incident number)".into(),
+        ),
         (
             good().in_namespace(&elsewhere),
             format!("policy {} serves the namespaces {}, not {elsewhere}", policy.name, w.namespace),

@@ -99,6 +99,21 @@ impl Ask {
         Ok(Request { world: self.world, namespace: self.namespace, name: self.name, uid })
     }
 
+    /// Sends it with this client in whichever of these versions takes it first.
+    pub async fn create_as(self, client: &Client, versions: &[&str]) -> Option<Request> {
+        for version in versions {
+            let mut manifest = self.manifest();
+            manifest["apiVersion"] = json!(format!("hallpass.dev/{version}"));
+            let path = format!("/apis/hallpass.dev/{version}/namespaces/{}/accessrequests", self.namespace);
+            let body = serde_json::to_vec(&manifest).expect("JSON");
+            let request = kube::api::Request::new(path).create(&PostParams::default(), body).expect("a request");
+            if let Ok(made) = client.request::<Value>(request).await {
+                return Some(Request::new(&self.world, &self.name, made["metadata"]["uid"].as_str().expect("a UID")));
+            }
+        }
+        None
+    }
+
     /// Must be refused; answers with the API server's words. A new policy reaches admission a moment after it was
     /// written, so this asks by dry runs until it bites, and then for good.
     pub async fn refused(self) -> String {
@@ -128,6 +143,11 @@ impl Ask {
 }
 
 impl Request {
+    /// One that is there already, in the world's own namespace.
+    pub fn new(world: &World, name: &str, uid: &str) -> Self {
+        Self { world: world.clone(), namespace: world.namespace.clone(), name: name.into(), uid: uid.into() }
+    }
+
     /// Its API with somebody's client.
     pub fn api(&self, client: Client) -> Api<AccessRequest> {
         Api::namespaced(client, &self.namespace)

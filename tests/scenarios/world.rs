@@ -18,6 +18,7 @@
 #![allow(dead_code, reason = "each scenario needs another part")]
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     ops::Deref,
     path::PathBuf,
@@ -29,7 +30,8 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hallpass::api::{AccessPolicy, AccessRequest};
-use k8s_openapi::api::core::v1::Namespace;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
@@ -64,6 +66,8 @@ pub struct Stack {
     pub ca_file: PathBuf,
     pub kubectl: PathBuf,
     pub dev: PathBuf,
+    pub helm: PathBuf,
+    pub audit_log: PathBuf,
     pub operator: Operator,
     pub etcd: String,
 }
@@ -237,6 +241,31 @@ impl World {
     /// All policies, as the administrator.
     pub fn all_policies(&self) -> Api<AccessPolicy> {
         Api::all(self.admin.clone())
+    }
+
+    /// The present trust epoch; nothing while there is none.
+    pub async fn epoch(&self) -> Option<String> {
+        let stored = self.stored_epoch().await;
+        stored.get("epoch").filter(|epoch| !epoch.is_empty()).cloned()
+    }
+
+    async fn stored_epoch(&self) -> BTreeMap<String, String> {
+        let api: Api<ConfigMap> = Api::namespaced(self.admin.clone(), "hallpass-system");
+        api.get("hallpass-trust").await.expect("the operator has started").data.unwrap_or_default()
+    }
+
+    /// Waits until another epoch has begun and the operator is ready. What is created in the second in which an epoch
+    /// begins may be older than it, and is refused: waits for the next second, too.
+    pub async fn another_epoch(&self, than: Option<&String>) {
+        self.until("another trust epoch", async || {
+            let (epoch, stored) = (self.epoch().await, self.stored_epoch().await);
+            let since = stored.get("since").and_then(|since| since.parse::<Timestamp>().ok());
+            epoch.is_some()
+                && epoch.as_ref() != than
+                && since.is_some_and(|since| Timestamp::now().as_second() > since.as_second() + 1)
+                && self.stack.ask_operator("/readyz").await.unwrap().0 == 200
+        })
+        .await;
     }
 
     /// Waits until something is so.
