@@ -9,6 +9,8 @@ mod asking;
 mod ending;
 #[path = "domain/events.rs"]
 mod events;
+#[path = "domain/forged.rs"]
+mod forged;
 #[path = "domain/life.rs"]
 mod life;
 #[path = "domain/policies.rs"]
