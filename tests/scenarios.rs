@@ -47,6 +47,8 @@ mod report;
 mod request;
 #[path = "scenarios/restarts.rs"]
 mod restarts;
+#[path = "scenarios/sealing.rs"]
+mod sealing;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
 #[path = "scenarios/world.rs"]

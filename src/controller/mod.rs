@@ -1,7 +1,8 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
-//! words and Keycloak; [`index`] knows the requests.
+//! words and Keycloak; [`index`] knows the requests, and
+//! whose their statuses are; [`sealing`] deals with those that are not ours.
 
 mod enact;
 mod error;
@@ -12,6 +13,7 @@ mod realm;
 mod reconcile;
 mod report;
 mod run;
+mod sealing;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,7 +35,7 @@ use tokio::sync::broadcast;
 use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::{Request, duration::later},
-    guard::{Guard, InForce, NotInForce},
+    guard::{Guard, InForce, Keyring, NotInForce},
     metrics::{Metrics, Snapshot},
 };
 
@@ -52,6 +54,7 @@ pub struct Context {
     client: Client,
     realms: BTreeMap<String, Realm>,
     guard: Guard,
+    keyring: Arc<Keyring>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     index: Index,
@@ -176,6 +179,7 @@ impl Context {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
             in_force: self.health().guard.is_ok(),
+            older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }
     }
 }

@@ -15,7 +15,7 @@ use kube::{
         WatchStreamExt, applier,
         controller::{Action, Config, Error as ControllerError},
         events::{Recorder, Reporter},
-        reflector::{self, ObjectRef, store::Writer},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
@@ -26,7 +26,7 @@ use super::{Context, Error, Index, Locks, Realm, policies, reconcile};
 use crate::{
     api::{AccessPolicy, AccessRequest, FIELD_MANAGER},
     domain::Request,
-    guard::Guard,
+    guard::{Guard, Keyring},
     metrics::Metrics,
 };
 
@@ -43,6 +43,7 @@ const TEST_REALM: Duration = Duration::from_mins(5);
 pub async fn run<F: Future<Output = ()>>(
     client: Client,
     guard: Guard,
+    keyring: Arc<Keyring>,
     realms: BTreeMap<String, Realm>,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
@@ -54,7 +55,7 @@ pub async fn run<F: Future<Output = ()>>(
     let (woken, _) = broadcast::channel(1024);
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
-        index: Index::new(requests.clone()),
+        index: Index::new(requests.clone(), keyring.clone()),
         policies: policies.clone(),
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
@@ -64,6 +65,7 @@ pub async fn run<F: Future<Output = ()>>(
         client: client.clone(),
         realms,
         guard,
+        keyring,
         metrics,
     });
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
@@ -112,6 +114,7 @@ pub async fn run<F: Future<Output = ()>>(
             |request, context| Box::pin(reconcile::reconcile(request, context)),
             |request, error, context| {
                 // Whatever failed, what falls due is looked at in time.
+                let request = context.index.newest(&request).trusted.unwrap_or(request);
                 let due = Request::parse(&request).deadline().filter(|deadline| *deadline > Timestamp::now());
                 failed(&context, "request", request.as_ref(), error, due)
             },
@@ -130,6 +133,7 @@ pub async fn run<F: Future<Output = ()>>(
         tokio::select! {
             () = stopped(stop.clone()) => {}
             () = look_after(&context) => {}
+            () = look_after_seals(&context, &requests) => {}
         }
     };
     tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
@@ -278,6 +282,14 @@ async fn look_after(context: &Context) {
         }
     });
     future::join(guard, future::join_all(realms)).await;
+}
+
+/// Keeps the seals by the newest key, once all requests are known.
+async fn look_after_seals(context: &Context, requests: &Store<AccessRequest>) {
+    // An error means that nothing is watched any more.
+    if requests.wait_until_ready().await.is_ok() {
+        Box::pin(context.keep_seals()).await;
+    }
 }
 
 fn failed<K: Resource<DynamicType = ()>>(
