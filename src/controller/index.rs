@@ -213,3 +213,7 @@ fn with_status(stored: &AccessRequest, status: Option<AccessRequestStatus>) -> A
 fn version(request: &AccessRequest) -> u64 {
     request.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;
