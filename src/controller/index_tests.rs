@@ -55,11 +55,11 @@ impl World {
 
     /// What the watch shows is not the operator's; this counts instead, in the version that there is.
     #[track_caller]
-    fn not_ours(&mut self, request: &AccessRequest, instead: Option<Option<Phase>>) {
+    fn not_ours(&mut self, request: &AccessRequest, instead: Option<Phase>) {
         let known = self.shows(request);
         assert!(!known.is_ours());
         let version = &request.metadata.resource_version;
-        assert_eq!(known.trusted.as_ref().map(|trusted| trusted.phase()), instead);
+        assert_eq!(known.trusted.as_ref().and_then(|trusted| trusted.phase()), instead);
         assert!(known.trusted.is_none_or(|trusted| &trusted.metadata.resource_version == version));
         assert_eq!(self.index.all().len(), usize::from(instead.is_some()));
     }
@@ -105,7 +105,7 @@ async fn what_is_remembered_counts_instead_of_what_is_not_ours() {
     world.index.sends(&AccessRequest { status: active.status.clone(), ..pending.clone() });
     world.ours(&active);
     let at = |version: u64, request: &AccessRequest| AccessRequest { status: request.status.clone(), ..blank(version) };
-    let remembered = Some(Some(Phase::Active));
+    let remembered = Some(Phase::Active);
     world.not_ours(&at(4, &pending), remembered);
     world.not_ours(&blank(5), remembered);
     world.not_ours(&at(6, &unsealed(active.clone())), remembered);
@@ -131,7 +131,7 @@ async fn what_was_sent_is_ours_when_it_is_seen_whatever_was_answered() {
     world.ours(&pending);
     world.ours(&active);
     // Of two writes on one version, one at most comes to be: the other one would be somebody else's now.
-    world.not_ours(&AccessRequest { status: approved.status, ..blank(3) }, Some(Some(Phase::Active)));
+    world.not_ours(&AccessRequest { status: approved.status, ..blank(3) }, Some(Phase::Active));
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_write_that_something_else_came_before_never_comes_to_be() {
     world.index.sends(&AccessRequest { status: active.status.clone(), ..pending.clone() });
     let annotated = AccessRequest { status: pending.status, ..blank(2) };
     world.ours(&annotated);
-    world.not_ours(&AccessRequest { status: active.status, ..blank(3) }, Some(Some(Phase::Pending)));
+    world.not_ours(&AccessRequest { status: active.status, ..blank(3) }, Some(Phase::Pending));
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn it_is_news_once() {
     let active = world.sealed(1, Phase::Active);
     world.ours(&active);
     for (forged, right) in [(2, 3), (4, 5)] {
-        world.not_ours(&blank(forged), Some(Some(Phase::Active)));
+        world.not_ours(&blank(forged), Some(Phase::Active));
         assert!(world.index.is_news(&active) && !world.index.is_news(&active));
         world.ours(&AccessRequest { status: active.status.clone(), ..blank(right) });
     }
