@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hallpass::{
-    api::{AccessRequestStatus, Phase, TargetState},
+    api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase, TargetState},
     guard::seal,
 };
 use jiff::{Timestamp, ToSpan};
@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -360,6 +360,28 @@ async fn an_older_status_that_is_put_back_is_noticed() {
         .await;
     assert!(!w.keycloak.has(&alice.user, &role).await);
     assert_eq!(told(&request), 1);
+    w.clean_up().await;
+}
+
+/// It would look as if access was given, and would be taken away from whomever it names.
+#[tokio::test]
+async fn nobody_makes_a_request_with_the_operator_s_finalizer() {
+    let w = World::new().await;
+    let alice = w.person("alice").await;
+    let mut manifest = alice.asks_under("not-there").manifest();
+    for (finalizers, refused) in [(json!(["example.com/mine"]), false), (json!([FINALIZER]), true)] {
+        // when
+        manifest["metadata"]["finalizers"] = finalizers;
+        let request: AccessRequest = serde_json::from_value(manifest.clone()).unwrap();
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        for client in [&alice.client().await, &w.admin] {
+            let api: Api<AccessRequest> = Api::namespaced(client.clone(), &w.namespace);
+            let answer = api.create(&params, &request).await.map_err(|error| error.to_string());
+            // then
+            let words = answer.err().unwrap_or_default();
+            assert_eq!(words.contains("a new AccessRequest cannot carry the operator's finalizer"), refused, "{words}");
+        }
+    }
     w.clean_up().await;
 }
 
