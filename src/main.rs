@@ -8,7 +8,7 @@ use hallpass::{
     args::{Arguments, Command, Run},
     config::Config,
     controller::{self, Realm, chain},
-    guard::Guard,
+    guard::{Guard, Keyring, namespace_of},
     keycloak,
     metrics::Metrics,
     telemetry,
@@ -60,6 +60,7 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     let me = who_am_i(&client).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), username = me, %listen, "starting");
     let guard = Guard::new(client.clone(), api_server, &me)?;
+    let keyring = Arc::new(Box::pin(Keyring::open(client.clone(), namespace_of(&me))).await?);
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
 
     let (stop, stopping) = watch::channel(false);
@@ -73,7 +74,7 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
         let _ = stop.send(true);
     });
     let mut served = stopping.clone();
-    controller::run(client, guard, realms, metrics, stopping, |context| async move {
+    controller::run(client, guard, keyring, realms, metrics, stopping, |context| async move {
         let stopped = async move { drop(served.wait_for(|stop| *stop).await) };
         if let Err(error) = admin::serve(listener, context, stopped).await {
             tracing::error!(%error, "probes and metrics are not served");

@@ -19,6 +19,8 @@ pub struct Metrics {
     requests: Family<InPhase, Gauge>,
     overdue: Gauge,
     in_force: Gauge,
+    forged: Counter,
+    older_key: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +50,8 @@ pub struct Snapshot {
     pub overdue: usize,
     /// Whether the admission policies are in force.
     pub in_force: bool,
+    /// Requests whose status carries the seal of an older key.
+    pub older_key: usize,
 }
 
 fn call_histogram() -> Histogram {
@@ -77,7 +81,15 @@ impl Default for Metrics {
             "1 while the admission policies are in force",
             in_force.clone(),
         );
-        Self { registry, reconciles, calls, lag, requests, overdue, in_force }
+        let forged = Counter::default();
+        registry.register("forged_statuses", "Statuses that somebody else wrote", forged.clone());
+        let older_key = Gauge::default();
+        registry.register(
+            "seals_with_older_key",
+            "AccessRequests whose status carries the seal of an older key",
+            older_key.clone(),
+        );
+        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, older_key }
     }
 }
 
@@ -86,6 +98,11 @@ impl Metrics {
     pub fn reconciled(&self, kind: &'static str, category: &'static str) {
         let outcome = if category.is_empty() { "ok" } else { "error" };
         self.reconciles.get_or_create(&Reconcile { kind, outcome, category }).inc();
+    }
+
+    /// A status that somebody else wrote was seen.
+    pub fn forged(&self) {
+        self.forged.inc();
     }
 
     /// Access whose time was up is gone, this long after its deadline.
@@ -102,6 +119,7 @@ impl Metrics {
         }
         self.overdue.set(i64::try_from(snapshot.overdue).unwrap_or(i64::MAX));
         self.in_force.set(i64::from(snapshot.in_force));
+        self.older_key.set(i64::try_from(snapshot.older_key).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

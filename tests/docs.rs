@@ -114,7 +114,8 @@ fn every_field_is_documented() {
 fn every_phase_and_reason_is_documented_and_no_other() {
     let word = r#""([A-Z][a-z]+(?:[A-Z][a-z]+)*)""#;
     let mut of_requests = BTreeSet::new();
-    for file in ["domain/decide.rs", "domain/decide/waiting.rs", "domain/decide/live.rs", "domain/decide/ending.rs"] {
+    let files = ["", "/waiting", "/live", "/ending", "/forged"].map(|file| format!("domain/decide{file}.rs"));
+    for file in files {
         of_requests.extend(all(word, &read(Path::new("src").join(file))));
     }
     let ends = [
@@ -123,6 +124,7 @@ fn every_phase_and_reason_is_documented_and_no_other() {
         EndReason::Deleted,
         EndReason::PolicyDeleted,
         EndReason::PolicySuspended,
+        EndReason::StatusForged,
     ];
     of_requests.extend(ends.map(|reason| reason.as_str().to_owned()));
     let mut of_policies = all(word, &read("src/domain/policy.rs"));

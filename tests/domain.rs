@@ -11,6 +11,8 @@ mod delegation;
 mod ending;
 #[path = "domain/events.rs"]
 mod events;
+#[path = "domain/forged.rs"]
+mod forged;
 #[path = "domain/life.rs"]
 mod life;
 #[path = "domain/policies.rs"]

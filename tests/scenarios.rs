@@ -63,6 +63,8 @@ mod report;
 mod request;
 #[path = "scenarios/restarts.rs"]
 mod restarts;
+#[path = "scenarios/sealing.rs"]
+mod sealing;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
 #[path = "scenarios/tampering.rs"]

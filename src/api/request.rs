@@ -231,7 +231,7 @@ pub struct AccessRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub fence: Option<String>,
-    /// Reserved: proof that the operator wrote this status.
+    /// Proof that the operator wrote this status: `v1`, the id of a key, and an HMAC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub seal: Option<String>,
@@ -368,6 +368,8 @@ pub enum EndReason {
     PolicyDeleted,
     /// The policy was suspended.
     PolicySuspended,
+    /// The status was written by somebody else.
+    StatusForged,
 }
 
 impl EndReason {
@@ -379,6 +381,7 @@ impl EndReason {
             Self::Deleted => "Deleted",
             Self::PolicyDeleted => "PolicyDeleted",
             Self::PolicySuspended => "PolicySuspended",
+            Self::StatusForged => "StatusForged",
         }
     }
 }
@@ -403,7 +406,7 @@ pub enum TargetState {
     Mapped,
     /// Proved gone.
     Removed,
-    /// Left in Keycloak: the subject had it before, or another live request holds it.
+    /// Left in Keycloak: the subject had it before, another live request holds it, or it was never ours.
     Kept,
 }
 

@@ -86,10 +86,7 @@ impl Context {
         let targets = status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
         targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
         match report::status(self, &heir, &status, API_LIMIT).await {
-            Ok(written) => {
-                self.index.put(written);
-                outcome(OutcomeResult::HandedOver)
-            }
+            Ok(_) => outcome(OutcomeResult::HandedOver),
             Err(error) if error.is_conflict() => self.read_again(&heir).await.map(|()| None),
             Err(error) => outcome(OutcomeResult::Failed(format!("cannot hand over: {}", chain(&error)))),
         }

@@ -30,6 +30,9 @@ pub enum Error {
     /// The steps of a reconcile did not come to an end.
     #[error("the request did not settle after {0} steps")]
     Unsettled(usize),
+    /// The status is somebody else's, nothing is remembered, and whom and what spec and policy name cannot be told now.
+    #[error("the status was written by somebody else, and what it gave cannot be taken away yet: {0}")]
+    Named(String),
     /// The operating system gave no random bytes.
     #[error("cannot draw a ballot")]
     Random(#[source] getrandom::Error),
@@ -45,6 +48,7 @@ impl Error {
             Self::ReadPolicy { .. } => "read_policy",
             Self::WriteRecord(_) => "write_record",
             Self::Unsettled(_) => "unsettled",
+            Self::Named(_) => "named",
             Self::Random(_) => "random",
         }
     }
@@ -78,6 +82,9 @@ pub enum ApiError {
     /// It did not answer in time.
     #[error("no answer within {} seconds", .0.as_secs())]
     Timeout(Duration),
+    /// What it has stored does not carry its seal: something changes statuses on their way, or the CRD is another version's.
+    #[error("the API server has stored another status than it was sent")]
+    NotAsSent,
 }
 
 impl ApiError {
@@ -94,7 +101,7 @@ impl ApiError {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Kube(kube::Error::Api(status)) => Some(status.code),
-            Self::Kube(_) | Self::Timeout(_) => None,
+            Self::Kube(_) | Self::Timeout(_) | Self::NotAsSent => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The requests as they are known: the watch's cache, and our own writes until the watch shows them.
+//! The requests as they are known: the watch's cache, our own writes until the watch shows them, and what is remembered of
+//! each, because a status in the API server may be somebody else's.
 //!
 //! A decision for a subject has to see what was just written for another request of the same subject.
 
@@ -7,68 +8,212 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{
+    ResourceExt,
+    runtime::reflector::{ObjectRef, Store},
+};
 
-use crate::api::AccessRequest;
+use crate::{
+    api::{AccessRequest, AccessRequestStatus, FINALIZER},
+    domain::{Forged, Instead, Request},
+    guard::{Keyring, seal},
+};
+
+/// Most statuses of one request that were sent and may still come to be. One that is older has long been answered.
+const MAX_SENT: usize = 64;
 
 /// All requests, by UID.
 pub struct Index {
     store: Store<AccessRequest>,
-    own: Mutex<HashMap<String, Arc<AccessRequest>>>,
+    keyring: Arc<Keyring>,
+    memories: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is remembered of one request.
+#[derive(Default)]
+struct Memory {
+    /// What a write of ours answered, or a read that was newer than the watch, until the watch shows it.
+    newer: Option<Arc<AccessRequest>>,
+    /// It, when its status was last ours.
+    trusted: Option<Arc<AccessRequest>>,
+    /// Seals of statuses that were sent, and the version that each is to follow. Whether they have come to be is not known:
+    /// the answer may have been lost.
+    sent: Vec<(String, u64)>,
+    /// Whether it was told that the status is not ours.
+    told: bool,
+}
+
+/// A request as it is known.
+pub struct Known {
+    /// As the API server has it.
+    pub stored: Arc<AccessRequest>,
+    /// The same with a status that is ours: the stored one, or the remembered one in its place.
+    pub trusted: Option<Arc<AccessRequest>>,
+}
+
+impl Known {
+    /// Whether the status in the API server is ours.
+    pub fn is_ours(&self) -> bool {
+        self.trusted.as_ref().is_some_and(|trusted| Arc::ptr_eq(trusted, &self.stored))
+    }
+
+    /// The request as it is decided on, and the object to write. `named` is what counts if nothing is remembered; nothing
+    /// comes of it if that is missing.
+    pub fn believed(&self, named: Option<&Named>) -> Option<(Request, Arc<AccessRequest>)> {
+        if self.is_ours() {
+            return Some((Request::parse(&self.stored), self.stored.clone()));
+        }
+        let (object, instead) = match (&self.trusted, named) {
+            (Some(trusted), _) => (trusted.clone(), Instead::Remembered),
+            (None, Some(Named { status, nothing })) => {
+                let object = with_status(&self.stored, Some(status.clone()));
+                (Arc::new(object), nothing.clone().map_or(Instead::Named, Instead::Nothing))
+            }
+            (None, None) => return None,
+        };
+        let found = self.stored.status.clone().unwrap_or_default();
+        Some((Request { forged: Some(Forged { found, instead }), ..Request::parse(&object) }, object))
+    }
+}
+
+/// Whom and what a request's spec and policy name now.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// Subject and targets, as a status has them.
+    pub status: AccessRequestStatus,
+    /// Why they name nothing, if so.
+    pub nothing: Option<String>,
 }
 
 impl Index {
     /// An index over the watch's cache.
-    pub fn new(store: Store<AccessRequest>) -> Self {
-        Self { store, own: Mutex::default() }
+    pub fn new(store: Store<AccessRequest>, keyring: Arc<Keyring>) -> Self {
+        Self { store, keyring, memories: Mutex::default() }
     }
 
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
     pub fn put(&self, request: AccessRequest) {
         let Some(uid) = request.metadata.uid.clone() else { return };
-        let mut own = self.own();
-        if own.get(&uid).is_none_or(|known| version(known) < version(&request)) {
-            own.insert(uid, Arc::new(request));
+        let mut memories = self.memories();
+        let newer = &mut memories.entry(uid).or_default().newer;
+        if newer.as_ref().is_none_or(|known| version(known) < version(&request)) {
+            *newer = Some(Arc::new(request));
         }
+    }
+
+    /// Remembers that a status was sent: it is ours when it is seen, also if the answer gets lost.
+    pub fn sends(&self, request: &AccessRequest) {
+        let seal = request.status.as_ref().and_then(|status| status.seal.clone());
+        let (Some(uid), Some(seal)) = (request.metadata.uid.clone(), seal) else { return };
+        let mut memories = self.memories();
+        let sent = &mut memories.entry(uid).or_default().sent;
+        sent.retain(|(other, _)| *other != seal);
+        sent.push((seal, version(request)));
+        let old = sent.len().saturating_sub(MAX_SENT);
+        sent.drain(..old);
     }
 
     /// Forgets what the watch does not show any more.
     pub fn forget_the_gone(&self) {
         let there: HashSet<_> = self.store.state().iter().filter_map(|stored| stored.metadata.uid.clone()).collect();
-        self.own().retain(|uid, _| there.contains(uid));
+        self.memories().retain(|uid, _| there.contains(uid));
     }
 
     /// The newest known version.
-    pub fn newest(&self, seen: &Arc<AccessRequest>) -> Arc<AccessRequest> {
+    pub fn newest(&self, seen: &Arc<AccessRequest>) -> Known {
         let stored = self.store.get(&ObjectRef::from_obj(seen.as_ref()));
         let stored = stored.filter(|stored| stored.metadata.uid == seen.metadata.uid);
-        self.newer(stored.unwrap_or_else(|| seen.clone()))
+        self.know(stored.unwrap_or_else(|| seen.clone()))
     }
 
     /// All requests, each in its newest known version.
-    pub fn all(&self) -> Vec<Arc<AccessRequest>> {
-        self.store.state().into_iter().map(|stored| self.newer(stored)).collect()
+    pub fn known(&self) -> Vec<Known> {
+        self.store.state().into_iter().map(|stored| self.know(stored)).collect()
     }
 
-    fn newer(&self, stored: Arc<AccessRequest>) -> Arc<AccessRequest> {
-        let uid = stored.metadata.uid.as_deref().unwrap_or_default();
-        let mut own = self.own();
-        match own.get(uid) {
-            Some(written) if version(written) > version(&stored) => written.clone(),
-            Some(_) => {
-                own.remove(uid);
-                stored
+    /// All requests with a status that is ours.
+    pub fn all(&self) -> Vec<Arc<AccessRequest>> {
+        self.known().into_iter().filter_map(|known| known.trusted).collect()
+    }
+
+    /// Whether nobody was told yet that a request's status is not ours.
+    pub fn is_news(&self, request: &AccessRequest) -> bool {
+        let mut memories = self.memories();
+        let memory = memories.entry(request.metadata.uid.clone().unwrap_or_default()).or_default();
+        !std::mem::replace(&mut memory.told, true)
+    }
+
+    /// How many requests carry a seal of another key than this, or may come to.
+    pub fn sealed_otherwise(&self, key: &str) -> usize {
+        let other = |seal: &str| seal::key_id(seal) != Some(key);
+        let coming = self.memories().values().filter(|memory| memory.sent.iter().any(|(seal, _)| other(seal))).count();
+        let carry = |known: &Known| known.stored.status.as_ref()?.seal.as_deref().map(other);
+        coming + self.known().iter().filter(|known| carry(known) == Some(true)).count()
+    }
+
+    fn know(&self, stored: Arc<AccessRequest>) -> Known {
+        let uid = stored.metadata.uid.clone().unwrap_or_default();
+        let mut memories = self.memories();
+        let memory = memories.entry(uid).or_default();
+        let newer = memory.newer.take().filter(|newer| version(newer) > version(&stored));
+        memory.newer.clone_from(&newer);
+        memory.judge(&self.keyring, newer.unwrap_or(stored))
+    }
+
+    fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Whether the status of what is stored is ours; what is ours is remembered.
+    fn judge(&mut self, keyring: &Keyring, stored: Arc<AccessRequest>) -> Known {
+        if let Some(trusted) = &self.trusted
+            && version(trusted) >= version(&stored)
+        {
+            return Known { stored: trusted.clone(), trusted: Some(trusted.clone()) };
+        }
+        let ours = self.recognises(keyring, &stored);
+        // What was to follow an older version than this has come to be by now, or never will.
+        self.sent.retain(|(_, follows)| *follows >= version(&stored));
+        if ours {
+            self.trusted = Some(stored.clone());
+            self.told = false;
+            return Known { trusted: Some(stored.clone()), stored };
+        }
+        let remembered = self.trusted.as_ref().map(|trusted| Arc::new(with_status(&stored, trusted.status.clone())));
+        Known { stored, trusted: remembered }
+    }
+
+    /// Ours is a status that says nothing, as long as nobody has looked; and one with a seal of its own, unless it is not the
+    /// one that is remembered nor one that was sent: then it is an older one that somebody has put back.
+    fn recognises(&self, keyring: &Keyring, stored: &AccessRequest) -> bool {
+        let status = stored.status.clone().unwrap_or_default();
+        let remembered = self.trusted.as_ref().and_then(|trusted| trusted.status.as_ref());
+        match &status.seal {
+            None => {
+                let looked_at = remembered.is_some_and(|remembered| remembered.phase.is_some());
+                seal::is_blank(&status) && !looked_at && !stored.finalizers().iter().any(|name| name == FINALIZER)
             }
-            None => stored,
+            Some(seal) => {
+                let known = self.trusted.is_none()
+                    || remembered.is_some_and(|remembered| remembered.seal.as_ref() == Some(seal))
+                    || self.sent.iter().any(|(sent, _)| sent == seal);
+                known && keyring.verify(stored.metadata.uid.as_deref().unwrap_or_default(), &status)
+            }
         }
     }
+}
 
-    fn own(&self) -> MutexGuard<'_, HashMap<String, Arc<AccessRequest>>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn with_status(stored: &AccessRequest, status: Option<AccessRequestStatus>) -> AccessRequest {
+    AccessRequest { metadata: stored.metadata.clone(), spec: stored.spec.clone(), status }
 }
 
 /// Resource versions of one resource can be compared as numbers (Kubernetes 1.35, KEP-5504; etcd's before).
 fn version(request: &AccessRequest) -> u64 {
     request.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

@@ -1,7 +1,9 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
-//! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests.
+//! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
+//! whose their statuses are, [`sealing`] deals with those that are not ours; [`record`] knows what has started without a
+//! vote.
 
 mod approvers;
 mod enact;
@@ -15,6 +17,7 @@ mod reconcile;
 mod record;
 mod report;
 mod run;
+mod sealing;
 mod trace;
 
 use std::{
@@ -34,7 +37,7 @@ use tokio::sync::broadcast;
 use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::{Request, duration::later},
-    guard::{Guard, InForce, NotInForce},
+    guard::{Guard, InForce, Keyring, NotInForce},
     metrics::{Metrics, Snapshot},
 };
 
@@ -54,6 +57,7 @@ pub struct Context {
     client: Client,
     realms: BTreeMap<String, Realm>,
     guard: Guard,
+    keyring: Arc<Keyring>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     index: Index,
@@ -179,6 +183,7 @@ impl Context {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
             in_force: self.health().guard.is_ok(),
+            older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }
     }
 }

@@ -83,15 +83,16 @@ impl Context {
     }
 
     async fn policy_for(&self, request: &Request, needs: &Needs, now: Timestamp) -> Result<Seen, Error> {
-        let ending = request.is_due(now) || request.deleting;
-        let depth = match request.phase() {
-            // What ends anyhow does not wait for a policy that cannot be read.
-            Some(phase) if phase.is_final() || phase == Phase::Revoking || ending => {
-                return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new(), rosters: None });
-            }
-            _ if needs.targets => Depth::Everything,
-            _ if !needs.people.is_empty() => Depth::Membership,
-            _ => Depth::Existence,
+        // What ends anyhow does not wait for a policy that cannot be read.
+        if domain::is_ending(request, now) {
+            return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new(), rosters: None });
+        }
+        let depth = if needs.targets {
+            Depth::Everything
+        } else if needs.people.is_empty() {
+            Depth::Existence
+        } else {
+            Depth::Membership
         };
         self.see_policy(&request.policy, depth).await
     }

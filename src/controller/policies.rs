@@ -153,7 +153,7 @@ impl Context {
     }
 
     /// The policy; from the API server whenever something may be given, or when the cache has none.
-    async fn read_policy(
+    pub async fn read_policy(
         &self,
         name: &str,
         depth: Depth,

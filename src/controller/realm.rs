@@ -104,6 +104,14 @@ impl Realm {
         })
     }
 
+    /// The account that a Kubernetes username leads to, also if it is disabled.
+    pub async fn account(&self, name: &str) -> Result<Option<User>, keycloak::Error> {
+        match self.keycloak_name(name) {
+            Ok((by, value)) => self.keycloak.find_user(by, value).await,
+            Err(_) => Ok(None),
+        }
+    }
+
     /// How to look a Kubernetes username up in Keycloak.
     fn keycloak_name<'a>(&'a self, name: &'a str) -> Result<(UserMatch, &'a str), String> {
         if let Some(account) = name.strip_prefix("system:serviceaccount:") {
@@ -194,10 +202,9 @@ impl Realm {
         if problems.is_empty() { Ok(all) } else { Err(problems) }
     }
 
-    async fn target(&self, grant: &Grant) -> Result<Found, Problem> {
-        let Grant { name, kind } = grant;
-        let realm = &self.config.realm;
-        let target = match kind {
+    /// What a grant is in Keycloak, if it is there, wherever it leads.
+    pub async fn locate(&self, grant: &Grant) -> Result<Option<Target>, keycloak::Error> {
+        match &grant.kind {
             GrantKind::RealmRole(role) => {
                 self.keycloak.realm_role(role).await.map(|role| role.as_ref().map(Target::from))
             }
@@ -208,9 +215,14 @@ impl Realm {
                 })
             }
             GrantKind::Group(path) => self.keycloak.group(path).await.map(|group| group.as_ref().map(Target::from)),
-        };
+        }
+    }
+
+    async fn target(&self, grant: &Grant) -> Result<Found, Problem> {
+        let Grant { name, kind } = grant;
+        let realm = &self.config.realm;
         let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
-        let target = match target {
+        let target = match self.locate(grant).await {
             Ok(Some(target)) => target,
             Ok(None) => {
                 return refused(

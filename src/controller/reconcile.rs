@@ -11,11 +11,12 @@ use kube::{
 use super::{
     Context, KnownPolicy, Settled,
     error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
+    index::Known,
     report,
 };
 use crate::{
     api::{AccessRequest, Phase},
-    domain::{self, Decision, Effect, Next, Outcome, Request, duration::later},
+    domain::{self, Decision, Effect, Next, Outcome, OutcomeResult, Request, duration::later},
 };
 
 /// The longest life in one go has some ten steps; more is a fault that must not become a hot loop.
@@ -27,18 +28,21 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
-    if let Some(action) = context.nothing_new(&context.index.newest(&request)) {
+    if let Some(action) = context.nothing_new(&context.index.newest(&request).stored) {
         return Ok(action);
     }
     let mut outcomes = Vec::new();
     for _ in 0..MAX_STEPS {
-        let subject = context.holder(&Request::parse(&context.index.newest(&request)));
+        let known = context.index.newest(&request);
+        context.tell_of_a_forged_status(&known);
+        let named = context.named(&known).await?;
+        let subject = known.believed(named.as_ref()).and_then(|(request, _)| context.holder(&request));
         // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
         let _alone = context.locks.lock(subject.as_ref()).await;
-        let object = context.index.newest(&request);
+        let Some((believed, object)) = context.index.newest(&request).believed(named.as_ref()) else { continue };
         // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
         let policy = context.known_policy(&object);
-        let Some(step) = context.step(&object, std::mem::take(&mut outcomes)).await? else { continue };
+        let Some(step) = context.step(&believed, &object, std::mem::take(&mut outcomes)).await? else { continue };
         let Step { decision, recorded, outcomes: came_out } = step;
         outcomes = came_out;
         if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
@@ -62,11 +66,15 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 
 impl Context {
     /// One step. `None` if somebody else wrote in between: look and decide again.
-    async fn step(&self, object: &AccessRequest, outcomes: Vec<Outcome>) -> Result<Option<Step>, Error> {
-        let request = Request::parse(object);
+    async fn step(
+        &self,
+        request: &Request,
+        object: &AccessRequest,
+        outcomes: Vec<Outcome>,
+    ) -> Result<Option<Step>, Error> {
         let now = Timestamp::now();
-        let observed = self.observe(&request, outcomes, now).await?;
-        let decision = domain::decide(&request, &observed, now);
+        let observed = self.observe(request, outcomes, now).await?;
+        let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
         if let Some(status) = &decision.status {
             let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
@@ -74,7 +82,6 @@ impl Context {
             match report::status(self, object, status, limit).await {
                 Ok(written) => {
                     report::announce(self, object, &written);
-                    self.index.put(written.clone());
                     recorded = written;
                     if status.phase.is_some_and(Phase::is_final) {
                         self.wake(&observed.siblings);
@@ -99,6 +106,12 @@ impl Context {
             Err(Error::WriteFinalizer(error)) if error.is_not_found() => Vec::new(),
             outcomes => outcomes?,
         };
+        // What is in status meanwhile is somebody else's: it says nothing of this.
+        let failed = |outcome: &&Outcome| matches!(outcome.result, OutcomeResult::Failed(_));
+        for Outcome { target, result } in outcomes.iter().filter(failed).filter(|_| request.forged.is_some()) {
+            let request = format!("{}/{}", request.namespace, request.name);
+            tracing::error!(request, target, ?result, "what a forged status gave cannot be taken away yet");
+        }
         Ok(Some(Step { decision, recorded, outcomes }))
     }
 
@@ -217,9 +230,9 @@ impl Context {
     /// Forgets what is not there any more, and what is over.
     pub fn forget_the_gone(&self) {
         self.index.forget_the_gone();
-        let all = self.index.all();
-        let live = all.iter().filter(|request| !request.phase().is_some_and(Phase::is_final));
-        let requests = live.filter_map(|request| request.metadata.uid.clone());
+        let all = self.index.known();
+        let over = |known: &Known| known.is_ours() && known.stored.phase().is_some_and(Phase::is_final);
+        let requests = all.iter().filter(|known| !over(known)).filter_map(|known| known.stored.metadata.uid.clone());
         let policies = self.policies.state();
         let policies = policies.iter().filter_map(|policy| policy.metadata.uid.clone());
         let there: HashSet<String> = requests.chain(policies).collect();

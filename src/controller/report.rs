@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::json;
@@ -28,23 +28,25 @@ use crate::{
 /// Largest note of an Event, in bytes (Kubernetes, events.k8s.io/v1).
 const MAX_NOTE: usize = 1024;
 
-/// Writes a request's status as a whole. Carries UID and resourceVersion, so that it never overwrites what it did not see.
+/// Writes a request's status as a whole, sealed: nothing stays in it that somebody else wrote. Carries UID and
+/// resourceVersion, so that it never overwrites what it did not see.
 pub async fn status(
     context: &Context,
     request: &AccessRequest,
     status: &AccessRequestStatus,
     limit: Duration,
 ) -> Result<AccessRequest, ApiError> {
-    let namespace = request.namespace().unwrap_or_default();
-    let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({
-        "apiVersion": AccessRequest::api_version(&()),
-        "kind": AccessRequest::kind(&()),
-        "metadata": { "uid": request.metadata.uid, "resourceVersion": request.metadata.resource_version },
-        "status": status,
-    });
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    within(limit, api.patch_status(&request.name_any(), &params, &Patch::Apply(patch))).await
+    let mut object = request.clone();
+    let uid = request.metadata.uid.as_deref().unwrap_or_default();
+    let seal = context.keyring.keys().seal(uid, status);
+    object.status = Some(AccessRequestStatus { seal, ..status.clone() });
+    context.index.sends(&object);
+    let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    let written = within(limit, api.replace_status(&request.name_any(), &params, &object)).await?;
+    context.index.put(written.clone());
+    let sealed = written.status.as_ref().is_some_and(|status| context.keyring.verify(uid, status));
+    if sealed { Ok(written) } else { Err(ApiError::NotAsSent) }
 }
 
 /// Puts our finalizer on, or takes it off; answers with what is stored then.
@@ -129,7 +131,12 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
     let bad = matches!(phase, Phase::Denied | Phase::TimedOut | Phase::Rejected)
         || matches!(
             word,
-            "Overdue" | "RevocationFailed" | "MappingFailed" | "KeycloakUnavailable" | "AdmissionPoliciesNotInForce"
+            "Overdue"
+                | "RevocationFailed"
+                | "MappingFailed"
+                | "KeycloakUnavailable"
+                | "AdmissionPoliciesNotInForce"
+                | "StatusForged"
         );
     let type_ = if bad { EventType::Warning } else { EventType::Normal };
     context.publish(after.object_ref(&()), type_, word, phase.as_str(), message);
@@ -171,7 +178,7 @@ pub fn guard(context: &Context, state: &Result<InForce, String>) {
 
 impl Context {
     /// Publishes an Event, beside the work: Events are a help for people, and no evidence.
-    fn publish(&self, about: ObjectReference, type_: EventType, reason: &str, action: &str, message: &str) {
+    pub fn publish(&self, about: ObjectReference, type_: EventType, reason: &str, action: &str, message: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),

@@ -14,7 +14,7 @@ use kube::{
     runtime::{
         WatchStreamExt, applier,
         controller::{Action, Config, Error as ControllerError},
-        reflector::{self, ObjectRef, store::Writer},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
@@ -25,7 +25,7 @@ use super::{Context, Error, Index, Locks, Realm, Record, policies, reconcile};
 use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::Request,
-    guard::Guard,
+    guard::{Guard, Keyring},
     metrics::Metrics,
 };
 
@@ -42,6 +42,7 @@ const TEST_REALM: Duration = Duration::from_mins(5);
 pub async fn run<F: Future<Output = ()>>(
     client: Client,
     guard: Guard,
+    keyring: Arc<Keyring>,
     realms: BTreeMap<String, Realm>,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
@@ -52,7 +53,7 @@ pub async fn run<F: Future<Output = ()>>(
     let (woken, _) = broadcast::channel(1024);
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
-        index: Index::new(requests.clone()),
+        index: Index::new(requests.clone(), keyring.clone()),
         policies: policies.clone(),
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
@@ -62,6 +63,7 @@ pub async fn run<F: Future<Output = ()>>(
         client: client.clone(),
         realms,
         guard,
+        keyring,
         metrics,
     });
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
@@ -110,6 +112,7 @@ pub async fn run<F: Future<Output = ()>>(
             |request, context| Box::pin(reconcile::reconcile(request, context)),
             |request, error, context| {
                 // Whatever failed, what falls due is looked at in time.
+                let request = context.index.newest(&request).trusted.unwrap_or(request);
                 let due = Request::parse(&request).deadline().filter(|deadline| *deadline > Timestamp::now());
                 failed(&context, "request", request.as_ref(), error, due)
             },
@@ -128,6 +131,7 @@ pub async fn run<F: Future<Output = ()>>(
         tokio::select! {
             () = stopped(stop.clone()) => {}
             () = Box::pin(look_after(&context)) => {}
+            () = look_after_seals(&context, &requests) => {}
         }
     };
     tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
@@ -282,6 +286,14 @@ async fn look_after(context: &Context) {
         }
     });
     future::join(guard, future::join_all(realms)).await;
+}
+
+/// Keeps the seals by the newest key, once all requests are known.
+async fn look_after_seals(context: &Context, requests: &Store<AccessRequest>) {
+    // An error means that nothing is watched any more.
+    if requests.wait_until_ready().await.is_ok() {
+        Box::pin(context.keep_seals()).await;
+    }
 }
 
 fn failed<K: Resource<DynamicType = ()>>(

@@ -5,6 +5,7 @@
 
 mod ballot;
 mod ending;
+mod forged;
 mod live;
 mod waiting;
 
@@ -91,11 +92,18 @@ pub struct Needs {
     pub record: bool,
 }
 
+/// Whether a request ends now or has ended, whatever anybody says: that waits for nobody.
+pub fn is_ending(request: &Request, now: Timestamp) -> bool {
+    let ending = |phase: Phase| phase.is_final() || phase == Phase::Revoking;
+    let lost = request.forged.as_ref().is_some_and(|forged| !forged.is_put_right_by(&request.status));
+    lost || request.phase().is_some_and(ending) || request.is_due(now) || request.deleting
+}
+
 /// What has to be known to decide on a request now.
 pub fn needs(request: &Request, now: Timestamp) -> Needs {
     let mut needs = Needs::default();
     let phase = request.phase();
-    if phase.is_some_and(Phase::is_final) || phase == Some(Phase::Revoking) || request.is_due(now) || request.deleting {
+    if is_ending(request, now) {
         return needs;
     }
     // In whatever phase: only what was looked at in a trust epoch can tell what comes later from what was before it.
@@ -118,7 +126,15 @@ pub fn needs(request: &Request, now: Timestamp) -> Needs {
 /// Decides what happens to a request.
 pub fn decide(request: &Request, observed: &Observed, now: Timestamp) -> Decision {
     let draft = Draft { request, observed, now, status: request.status.clone() };
-    match request.phase() {
+    match &request.forged {
+        Some(forged) => forged::decide(draft, forged),
+        None => by_phase(draft),
+    }
+}
+
+/// Decides by what the request's status says.
+fn by_phase(draft: Draft<'_>) -> Decision {
+    match draft.request.phase() {
         None | Some(Phase::Pending) => waiting::pending(draft),
         Some(Phase::Approved) => waiting::approved(draft),
         Some(Phase::Activating) => live::activating(draft),

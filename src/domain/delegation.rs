@@ -130,6 +130,7 @@ pub fn digest(request: &Request, realm_id: &str, user_id: &str) -> String {
         has_finalizer: _,
         broken: _,
         signals: _,
+        forged: _,
         status: _,
     } = request;
     let duration = duration.map(|duration| duration.as_secs());

@@ -22,9 +22,9 @@ use std::{
 
 use jiff::Timestamp;
 
-pub use decide::{Decision, Effect, Needs, Next, decide, needs};
+pub use decide::{Decision, Effect, Needs, Next, decide, is_ending, needs};
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
-pub use request::{Request, Signal, SignalKind};
+pub use request::{Forged, Instead, Request, Signal, SignalKind};
 pub use rosters::{Directory, Members, Rosters};
 
 use crate::api::TargetType;

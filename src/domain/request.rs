@@ -48,6 +48,28 @@ pub struct Request {
     pub signals: Vec<Signal>,
     /// What the operator said so far.
     pub status: AccessRequestStatus,
+    /// What the API server has in its place, if that is not the operator's.
+    pub forged: Option<Forged>,
+}
+
+/// A status that the operator did not write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forged {
+    /// What it says.
+    pub found: AccessRequestStatus,
+    /// What counts instead.
+    pub instead: Instead,
+}
+
+/// What counts instead of a status that the operator did not write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// The status that the operator remembers.
+    Remembered,
+    /// Nothing is remembered: whom and what spec and policy name now.
+    Named,
+    /// They name nothing, for this reason.
+    Nothing(String),
 }
 
 /// A vote or an end, as an annotation says it. The API server made sure that `by` is who wrote it.
@@ -124,6 +146,7 @@ impl Request {
             broken,
             signals: annotations.filter_map(|(key, by)| Signal::parse(key, by)).collect(),
             status: request.status.clone().unwrap_or_default(),
+            forged: None,
         }
     }
 

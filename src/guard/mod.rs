@@ -4,6 +4,8 @@
 
 mod difference;
 mod epoch;
+pub mod keyring;
+pub mod seal;
 mod shipped;
 
 use std::{sync::Arc, time::Duration};
@@ -22,6 +24,7 @@ use tokio::{
 pub use difference::difference;
 pub use epoch::STORED_IN;
 use epoch::{Epoch, Epochs};
+pub use keyring::Keyring;
 pub use shipped::Unusable;
 use shipped::{Role, Shipped};
 
@@ -130,12 +133,17 @@ impl NotInForce {
     }
 }
 
+/// The namespace of a service account, by its username.
+pub fn namespace_of(service_account_username: &str) -> &str {
+    service_account_username.split(':').nth(2).unwrap_or_default()
+}
+
 impl Guard {
     /// For an operator with this username, `system:serviceaccount:NAMESPACE:NAME`, which the policies name.
     /// `config` is the way to the API server; it makes a connection of its own for each proof.
     pub fn new(client: Client, config: Config, service_account_username: &str) -> Result<Self, Unusable> {
         let shipped = shipped::objects(service_account_username)?;
-        let namespace = service_account_username.split(':').nth(2).unwrap_or_default().to_owned();
+        let namespace = namespace_of(service_account_username).to_owned();
         Ok(Self {
             client,
             shipped,

@@ -5,7 +5,7 @@ use hallpass::{
         self, AccessRequest, EndReason, GrantStatus, Phase, PolicyPin, TargetState, TargetStatus, TargetType, Vote,
         VoteDecision,
     },
-    domain::Request,
+    domain::{Forged, Instead, Request},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -210,5 +210,10 @@ impl RequestBuilder {
     }
     pub fn read(&self) -> Request {
         Request::parse(&self.0)
+    }
+    /// This is what counts, and the API server has something else.
+    pub fn forged(&self, found: &Self, instead: Instead) -> Request {
+        let found = found.0.status.clone().unwrap_or_default();
+        Request { forged: Some(Forged { found, instead }), ..self.read() }
     }
 }

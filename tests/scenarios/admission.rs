@@ -73,7 +73,7 @@ async fn where_nobody_is_filled_in_people_write_their_own_names() {
     assert!(answer.status.success(), "{typed}: {answer:?}");
     request.reaches(Phase::Active).await;
     assert!(w.keycloak.has(&alice.user, &role).await);
-    drop(stamp);
+    stamp.mended(&w).await;
     w.clean_up().await;
 }
 

@@ -218,7 +218,7 @@ fn the_operator_may_do_what_it_does_and_nothing_else() {
     for (may, what) in [
         (true, "list accessrequests.hallpass.dev --all-namespaces"),
         (true, "patch accessrequests.hallpass.dev --all-namespaces"),
-        (true, "patch accessrequests.hallpass.dev --subresource=status --all-namespaces"),
+        (true, "update accessrequests.hallpass.dev --subresource=status --all-namespaces"),
         (true, "watch accesspolicies.hallpass.dev"),
         (true, "patch accesspolicies.hallpass.dev --subresource=status"),
         (true, "create events.events.k8s.io --all-namespaces"),
@@ -235,6 +235,14 @@ fn the_operator_may_do_what_it_does_and_nothing_else() {
         (false, "patch validatingadmissionpolicies.admissionregistration.k8s.io/hallpass-identity"),
         (false, "list validatingadmissionpolicies.admissionregistration.k8s.io"),
         (false, "create clusterrolebindings.rbac.authorization.k8s.io"),
+        (true, "get secrets/hallpass-seal --namespace=hallpass-system"),
+        (true, "create secrets --namespace=hallpass-system"),
+        (false, "get secrets --namespace=hallpass-system"),
+        (false, "update secrets/hallpass-seal --namespace=hallpass-system"),
+        (false, "patch secrets/hallpass-seal --namespace=hallpass-system"),
+        (false, "delete secrets/hallpass-seal --namespace=hallpass-system"),
+        (false, "get secrets/hallpass-seal --namespace=default"),
+        (false, "create secrets --namespace=default"),
         (false, "get secrets --all-namespaces"),
         (false, "impersonate users"),
     ] {

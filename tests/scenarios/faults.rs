@@ -71,6 +71,15 @@ pub struct Weakened {
     whole: Vec<Value>,
 }
 
+impl Weakened {
+    /// Puts everything back, and waits until the operator believes what is written again.
+    pub async fn mended(self, w: &World) {
+        let epoch = w.epoch().await;
+        drop(self);
+        w.another_epoch(epoch.as_ref()).await;
+    }
+}
+
 impl Drop for Weakened {
     /// What is there gets its spec back; what is not there is made anew.
     fn drop(&mut self) {

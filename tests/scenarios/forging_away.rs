@@ -115,8 +115,7 @@ async fn while_the_admission_policies_are_away_nothing_is_believed_and_everythin
     assert!(!w.keycloak.has(&alice.user, &other).await);
     assert!(waiting.status().await.votes.is_empty());
     // when they are back
-    drop(away);
-    w.until("the operator is ready again", async || says_in_force(&w).await.0 == 200).await;
+    away.mended(&w).await;
     assert!(says_in_force(&w).await.1);
     // then: what was forged meanwhile does not count, on this ballot or the next
     let status = waiting.until("another ballot", |status| status.ballot.as_ref() != Some(&ballot)).await;
@@ -164,8 +163,7 @@ async fn a_weakened_admission_policy_is_named_and_nothing_is_granted() {
         assert!(message.contains(words), "{message}");
         let (status, in_force, said) = says_in_force(&w).await;
         assert!(status == 503 && !in_force && said.contains(words), "{said}");
-        drop(weak);
-        w.until("the operator is ready again", async || says_in_force(&w).await.0 == 200).await;
+        weak.mended(&w).await;
     }
     // then: what waited is voted on anew, whatever it is that makes the controller look
     alice.annotates(&waiting, "example.com/note", "still needed").await.unwrap();

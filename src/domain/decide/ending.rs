@@ -194,6 +194,7 @@ fn sentence(draft: &Draft<'_>, cause: EndReason) -> String {
         EndReason::Deleted => "the request was deleted".into(),
         EndReason::PolicyDeleted => format!("policy {} was deleted", draft.request.policy),
         EndReason::PolicySuspended => format!("policy {} was suspended", draft.request.policy),
+        EndReason::StatusForged => "somebody else has written the status".into(),
         EndReason::Ended => {
             let by = draft.status.ends.iter().find(|end| end.counted).map(|end| end.by.as_str());
             format!("ended by {}", by.unwrap_or("somebody"))

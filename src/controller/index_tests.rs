@@ -1,0 +1,188 @@
+//! Whose a status is, as versions of one request come in.
+#![allow(clippy::expect_used, clippy::panic, reason = "whatever goes wrong fails the test")]
+
+use kube::runtime::{
+    reflector::{self, store::Writer},
+    watcher::Event,
+};
+
+use super::*;
+use crate::{
+    api::{AccessRequestSpec, Phase},
+    guard::seal::Keys,
+};
+
+/// The watch, and the index over it.
+struct World {
+    keys: Keys,
+    watch: Writer<AccessRequest>,
+    index: Index,
+}
+
+fn world() -> World {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut keys = Keys::default();
+    keys.add("k1", &[1; 32]).expect("a key");
+    let config = kube::Config::new("http://localhost:1".parse().expect("a URL"));
+    let keyring = Keyring::with(kube::Client::try_from(config).expect("a client"), keys.clone());
+    let (store, watch) = reflector::store();
+    World { keys, watch, index: Index::new(store, Arc::new(keyring)) }
+}
+
+impl World {
+    /// The request in this version, with a status that the operator wrote.
+    fn sealed(&self, version: u64, phase: Phase) -> AccessRequest {
+        let mut request = blank(version);
+        let status = AccessRequestStatus { phase: Some(phase), ..AccessRequestStatus::default() };
+        request.status = Some(AccessRequestStatus { seal: self.keys.seal("u1", &status), ..status });
+        request
+    }
+
+    /// The watch shows this.
+    fn shows(&mut self, request: &AccessRequest) -> Known {
+        self.watch.apply_watcher_event(&Event::Apply(request.clone()));
+        self.index.newest(&Arc::new(request.clone()))
+    }
+
+    /// What the watch shows is the operator's.
+    #[track_caller]
+    fn ours(&mut self, request: &AccessRequest) {
+        let known = self.shows(request);
+        assert!(known.is_ours());
+        assert_eq!(known.stored.metadata.resource_version, request.metadata.resource_version);
+        assert_eq!(self.index.all().len(), 1);
+    }
+
+    /// What the watch shows is not the operator's; this counts instead, in the version that there is.
+    #[track_caller]
+    fn not_ours(&mut self, request: &AccessRequest, instead: Option<Phase>) {
+        let known = self.shows(request);
+        assert!(!known.is_ours());
+        let version = &request.metadata.resource_version;
+        assert_eq!(known.trusted.as_ref().and_then(|trusted| trusted.phase()), instead);
+        assert!(known.trusted.is_none_or(|trusted| &trusted.metadata.resource_version == version));
+        assert_eq!(self.index.all().len(), usize::from(instead.is_some()));
+    }
+}
+
+/// The request in this version, and nobody has looked.
+fn blank(version: u64) -> AccessRequest {
+    let mut request = AccessRequest::new("fix", AccessRequestSpec::default());
+    request.metadata.namespace = Some("team".into());
+    request.metadata.uid = Some("u1".into());
+    request.metadata.resource_version = Some(version.to_string());
+    request
+}
+
+fn unsealed(mut request: AccessRequest) -> AccessRequest {
+    if let Some(status) = &mut request.status {
+        status.seal = None;
+    }
+    request
+}
+
+#[tokio::test]
+async fn what_is_seen_first() {
+    let mut with_finalizer = blank(1);
+    with_finalizer.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    world().ours(&blank(1));
+    world().not_ours(&with_finalizer, None);
+    let sealed = world().sealed(1, Phase::Active);
+    world().ours(&sealed);
+    world().not_ours(&unsealed(sealed.clone()), None);
+    let mut of_another = sealed;
+    of_another.metadata.uid = Some("u2".into());
+    world().not_ours(&of_another, None);
+}
+
+#[tokio::test]
+async fn what_is_remembered_counts_instead_of_what_is_not_ours() {
+    let mut world = world();
+    let (pending, active) = (world.sealed(2, Phase::Pending), world.sealed(3, Phase::Active));
+    world.ours(&blank(1));
+    world.index.sends(&AccessRequest { status: pending.status.clone(), ..blank(1) });
+    world.ours(&pending);
+    world.index.sends(&AccessRequest { status: active.status.clone(), ..pending.clone() });
+    world.ours(&active);
+    let at = |version: u64, request: &AccessRequest| AccessRequest { status: request.status.clone(), ..blank(version) };
+    let remembered = Some(Phase::Active);
+    world.not_ours(&at(4, &pending), remembered);
+    world.not_ours(&blank(5), remembered);
+    world.not_ours(&at(6, &unsealed(active.clone())), remembered);
+    let expired = world.sealed(7, Phase::Expired);
+    world.not_ours(&expired, remembered);
+    let mut edited = at(8, &active);
+    edited.status.get_or_insert_default().ballot = Some("forged".into());
+    world.not_ours(&edited, remembered);
+    // An annotation was written, or it was put right.
+    world.ours(&at(9, &active));
+}
+
+#[tokio::test]
+async fn what_was_sent_is_ours_when_it_is_seen_whatever_was_answered() {
+    let mut world = world();
+    let (pending, approved, active) =
+        (world.sealed(1, Phase::Pending), world.sealed(2, Phase::Approved), world.sealed(2, Phase::Active));
+    world.ours(&pending);
+    // Two answers are lost.
+    for status in [&approved.status, &active.status] {
+        world.index.sends(&AccessRequest { status: status.clone(), ..pending.clone() });
+    }
+    world.ours(&pending);
+    world.ours(&active);
+    // Of two writes on one version, one at most comes to be: the other one would be somebody else's now.
+    world.not_ours(&AccessRequest { status: approved.status, ..blank(3) }, Some(Phase::Active));
+}
+
+#[tokio::test]
+async fn a_write_that_something_else_came_before_never_comes_to_be() {
+    let mut world = world();
+    let (pending, active) = (world.sealed(1, Phase::Pending), world.sealed(2, Phase::Active));
+    world.ours(&pending);
+    world.index.sends(&AccessRequest { status: active.status.clone(), ..pending.clone() });
+    let annotated = AccessRequest { status: pending.status, ..blank(2) };
+    world.ours(&annotated);
+    world.not_ours(&AccessRequest { status: active.status, ..blank(3) }, Some(Phase::Pending));
+}
+
+#[tokio::test]
+async fn a_write_of_ours_is_known_before_the_watch_shows_it() {
+    let mut world = world();
+    let (pending, active) = (world.sealed(1, Phase::Pending), world.sealed(2, Phase::Active));
+    world.ours(&pending);
+    world.index.sends(&AccessRequest { status: active.status.clone(), ..pending.clone() });
+    world.index.put(active.clone());
+    let known = world.shows(&pending);
+    assert!(known.is_ours() && known.stored.phase() == Some(Phase::Active));
+    world.ours(&active);
+    // Whoever looks at what was there before sees what is there now.
+    let known = world.shows(&pending);
+    assert!(known.is_ours() && known.stored.phase() == Some(Phase::Active));
+}
+
+#[tokio::test]
+async fn it_is_news_once() {
+    let mut world = world();
+    let active = world.sealed(1, Phase::Active);
+    world.ours(&active);
+    for (forged, right) in [(2, 3), (4, 5)] {
+        world.not_ours(&blank(forged), Some(Phase::Active));
+        assert!(world.index.is_news(&active) && !world.index.is_news(&active));
+        world.ours(&AccessRequest { status: active.status.clone(), ..blank(right) });
+    }
+}
+
+#[tokio::test]
+async fn older_keys_are_counted_also_in_what_may_come_to_be() {
+    let mut world = world();
+    let (pending, active) = (world.sealed(1, Phase::Pending), world.sealed(2, Phase::Active));
+    world.ours(&blank(1));
+    assert_eq!(world.index.sealed_otherwise("k2"), 0);
+    world.index.sends(&AccessRequest { status: pending.status, ..blank(1) });
+    assert_eq!(world.index.sealed_otherwise("k2"), 1);
+    world.ours(&AccessRequest { status: None, ..blank(2) });
+    assert_eq!(world.index.sealed_otherwise("k2"), 0);
+    let mut fresh = self::world();
+    fresh.ours(&active);
+    assert_eq!((fresh.index.sealed_otherwise("k2"), fresh.index.sealed_otherwise("k1")), (1, 0));
+}

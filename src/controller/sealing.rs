@@ -1,0 +1,176 @@
+//! Statuses that are not ours: who hears of them, and what counts when nothing is remembered. And the change of keys.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Resource, ResourceExt, runtime::events::EventType};
+
+use super::{
+    Context,
+    error::{API_LIMIT, Error, chain},
+    index::{Known, Named},
+    policies::Depth,
+    realm::pinned,
+    report,
+};
+use crate::{
+    api::{
+        AccessPolicy, AccessRequest, AccessRequestStatus, GrantStatus, Phase, PinnedSubject, TargetState, TargetStatus,
+    },
+    domain::{Policy, Request, duration::whole_seconds},
+    guard::seal,
+};
+
+/// How often the keys are read again.
+const LOOK_AT_KEYS: Duration = Duration::from_secs(15);
+/// The pause between two requests that get a seal of the newest key: what people wait for comes first.
+const PACE: Duration = Duration::from_millis(20);
+
+impl Context {
+    /// Tells once that a request's status is not ours.
+    pub fn tell_of_a_forged_status(&self, known: &Known) {
+        let stored = &known.stored;
+        if known.is_ours() || !self.index.is_news(stored) {
+            return;
+        }
+        let remembered = known.trusted.is_some();
+        let request = format!("{}/{}", stored.namespace().unwrap_or_default(), stored.name_any());
+        let phase = stored.phase().map(Phase::as_str).unwrap_or_default();
+        let seal = stored.status.as_ref().and_then(|status| status.seal.as_deref()).unwrap_or_default();
+        tracing::error!(request, phase, seal, remembered, "somebody else has written the status of a request");
+        self.metrics.forged();
+        let then = if remembered {
+            "the operator goes by what it remembers"
+        } else {
+            "it counts for nothing, and what spec and policy name is taken away"
+        };
+        let message = format!("somebody else has written the status of this request; {then}");
+        self.publish(stored.object_ref(&()), EventType::Warning, "StatusForged", "Verify", &message);
+    }
+
+    /// Whom and what a request's spec and policy name now, if its status is not ours and nothing is remembered of it.
+    /// An error means that it has to be asked again.
+    pub async fn named(&self, known: &Known) -> Result<Option<Named>, Error> {
+        if known.trusted.is_some() {
+            return Ok(None);
+        }
+        let nothing = |why: String| Ok(Some(Named { nothing: Some(why), ..Named::default() }));
+        let request = Request::parse(&known.stored);
+        let Some(policy) = self.policy_of(&request).await? else {
+            return nothing(format!("policy {} is gone", request.policy));
+        };
+        let realm = self.realm_of(&policy).map_err(|problem| Error::Named(problem.message))?;
+        let words = |error: crate::keycloak::Error| Error::Named(error.to_string());
+        let Some(user) = realm.account(&request.requester).await.map_err(words)? else {
+            return nothing(format!("{} leads to no Keycloak user", request.requester));
+        };
+        let realm_id = realm.keycloak.realm().await.map_err(words)?.id;
+        let mut targets = Vec::new();
+        for grant in policy.wanted(&request.grants) {
+            // What is not in Keycloak any more has gone from its holders with it.
+            let Some(target) = realm.locate(grant).await.map_err(words)? else { continue };
+            let (type_, client) = pinned(&target);
+            targets.push(TargetStatus {
+                name: grant.name.clone(),
+                type_,
+                id: target.id().to_owned(),
+                client,
+                display: target.name().to_owned(),
+                pre_existing: false,
+                state: TargetState::Mapped,
+            });
+        }
+        let now = Time(whole_seconds(Timestamp::now()));
+        let grant = GrantStatus {
+            starts_at: now.clone(),
+            deadline: now,
+            end_reason: None,
+            ended_at: None,
+            powerless_at: None,
+            targets,
+        };
+        let subject =
+            PinnedSubject { realm: policy.realm.clone(), realm_id, user_id: user.id, username: user.username };
+        let status =
+            AccessRequestStatus { subject: Some(subject), grant: Some(grant), ..AccessRequestStatus::default() };
+        Ok(Some(Named { status, nothing: None }))
+    }
+
+    /// The policy that a request names, if it is there. One that cannot be read may be mended: that is waited for.
+    async fn policy_of(&self, request: &Request) -> Result<Option<Policy>, Error> {
+        let unreadable = |why: String| Error::Named(format!("policy {} is not usable: {why}", request.policy));
+        let read: Option<Arc<AccessPolicy>> = match self.read_policy(&request.policy, Depth::Existence).await? {
+            None => None,
+            Some(Ok(policy)) => Some(policy),
+            Some(Err(_)) => return Err(unreadable("this version cannot read it".into())),
+        };
+        let words = |problems: Vec<crate::domain::Problem>| {
+            unreadable(problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; "))
+        };
+        read.map(|policy| Policy::parse(&policy).map_err(words)).transpose()
+    }
+
+    /// Keeps the keys as the Secret has them, and the seals by the newest of them.
+    pub async fn keep_seals(&self) {
+        // The key of which it was said that all seals are made with it.
+        let mut settled = None;
+        loop {
+            if let Err(error) = self.keyring.keep().await {
+                tracing::error!(error = chain(&error), "cannot look after the keys of the seals");
+            }
+            let keys = self.keyring.keys();
+            let newest = keys.newest().unwrap_or_default();
+            if settled.as_deref() != Some(newest) && self.seal_with(newest).await {
+                let older: Vec<_> = keys.ids().into_iter().filter(|id| *id != newest).collect();
+                if !older.is_empty() {
+                    tracing::info!(
+                        key = newest,
+                        ?older,
+                        "no status carries an older key any more; older keys can be removed"
+                    );
+                }
+                settled = Some(newest.to_owned());
+            }
+            tokio::time::sleep(LOOK_AT_KEYS).await;
+        }
+    }
+
+    /// Seals with this key what is sealed with another; whether nothing is left.
+    async fn seal_with(&self, key: &str) -> bool {
+        for known in self.index.known() {
+            if is_sealed_otherwise(&known, key) {
+                if let Err(error) = self.seal_again(&known.stored, key).await {
+                    tracing::warn!(
+                        request = known.stored.name_any(),
+                        error = error.chain(),
+                        "cannot seal with the new key"
+                    );
+                }
+                tokio::time::sleep(PACE).await;
+            }
+        }
+        self.index.sealed_otherwise(key) == 0
+    }
+
+    async fn seal_again(&self, request: &Arc<AccessRequest>, key: &str) -> Result<(), Error> {
+        let holder = |known: &Known| known.believed(None).and_then(|(request, _)| self.holder(&request));
+        let _alone = self.locks.lock(holder(&self.index.newest(request)).as_ref()).await;
+        let known = self.index.newest(request);
+        let Some(status) = known.stored.status.as_ref().filter(|_| is_sealed_otherwise(&known, key)) else {
+            return Ok(());
+        };
+        match report::status(self, &known.stored, status, API_LIMIT).await {
+            Ok(_) => Ok(()),
+            // It is looked at again.
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(error) => Err(Error::WriteStatus(error)),
+        }
+    }
+}
+
+/// Whether a status of ours carries the seal of another key. One that is not ours is the reconcile's matter.
+fn is_sealed_otherwise(known: &Known, key: &str) -> bool {
+    let seal = known.stored.status.as_ref().and_then(|status| status.seal.as_deref());
+    known.is_ours() && seal.is_some_and(|seal| seal::key_id(seal) != Some(key))
+}
