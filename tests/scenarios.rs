@@ -5,6 +5,20 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/adversary.rs"]
+mod adversary;
+#[path = "scenarios/adversary_cast.rs"]
+mod adversary_cast;
+#[path = "scenarios/adversary_ledger.rs"]
+mod adversary_ledger;
+#[path = "scenarios/adversary_model.rs"]
+mod adversary_model;
+#[path = "scenarios/adversary_moves.rs"]
+mod adversary_moves;
+#[path = "scenarios/adversary_watch.rs"]
+mod adversary_watch;
+#[path = "scenarios/adversary_writes.rs"]
+mod adversary_writes;
 #[path = "scenarios/attacks.rs"]
 mod attacks;
 #[path = "scenarios/bad_input.rs"]
