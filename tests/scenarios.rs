@@ -7,6 +7,20 @@
 mod accounts;
 #[path = "scenarios/admission.rs"]
 mod admission;
+#[path = "scenarios/adversary.rs"]
+mod adversary;
+#[path = "scenarios/adversary_cast.rs"]
+mod adversary_cast;
+#[path = "scenarios/adversary_ledger.rs"]
+mod adversary_ledger;
+#[path = "scenarios/adversary_model.rs"]
+mod adversary_model;
+#[path = "scenarios/adversary_moves.rs"]
+mod adversary_moves;
+#[path = "scenarios/adversary_watch.rs"]
+mod adversary_watch;
+#[path = "scenarios/adversary_writes.rs"]
+mod adversary_writes;
 #[path = "scenarios/approvers.rs"]
 mod approvers;
 #[path = "scenarios/asked_again.rs"]

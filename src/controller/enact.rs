@@ -87,7 +87,7 @@ impl Context {
         targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
         match report::status(self, &heir, &status, API_LIMIT).await {
             Ok(_) => outcome(OutcomeResult::HandedOver),
-            Err(error) if error.is_conflict() => self.read_again(&heir).await.map(|()| None),
+            Err(error) if error.is_conflict() => self.read_again(&heir).await.map(|_| None),
             Err(error) => outcome(OutcomeResult::Failed(format!("cannot hand over: {}", chain(&error)))),
         }
     }

@@ -27,6 +27,9 @@ pub enum Error {
     /// What starts without a fresh vote could not be put on record.
     #[error("cannot write the record of what has started without a vote")]
     WriteRecord(#[source] ApiError),
+    /// The request was deleted while it was decided on, or made anew under its name.
+    #[error("the request is gone")]
+    Gone,
     /// The steps of a reconcile did not come to an end.
     #[error("the request did not settle after {0} steps")]
     Unsettled(usize),
@@ -47,6 +50,7 @@ impl Error {
             Self::ReadRequest(_) => "read_request",
             Self::ReadPolicy { .. } => "read_policy",
             Self::WriteRecord(_) => "write_record",
+            Self::Gone => "gone",
             Self::Unsettled(_) => "unsettled",
             Self::Named(_) => "named",
             Self::Random(_) => "random",

@@ -42,7 +42,12 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
         let Some((believed, object)) = context.index.newest(&request).believed(named.as_ref()) else { continue };
         // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
         let policy = context.known_policy(&object);
-        let Some(step) = context.step(&believed, &object, std::mem::take(&mut outcomes)).await? else { continue };
+        let step = match context.step(&believed, &object, std::mem::take(&mut outcomes)).await {
+            // The watch will say so; what is there now under its name is looked at by itself.
+            Err(Error::Gone) => return Ok(Action::await_change()),
+            step => step?,
+        };
+        let Some(step) = step else { continue };
         let Step { decision, recorded, outcomes: came_out } = step;
         outcomes = came_out;
         if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
@@ -88,8 +93,11 @@ impl Context {
                     }
                 }
                 Err(error) if error.is_conflict() => {
-                    self.read_again(object).await?;
-                    return Ok(None);
+                    if self.read_again(object).await? {
+                        return Ok(None);
+                    }
+                    self.remove_all_the_same(object, &decision.effects).await;
+                    return Err(Error::Gone);
                 }
                 Err(error) => {
                     self.remove_all_the_same(object, &decision.effects).await;
@@ -99,8 +107,7 @@ impl Context {
         }
         let outcomes = match self.enact(&recorded, &decision.effects).await {
             Err(Error::WriteFinalizer(error)) if error.is_conflict() => {
-                self.read_again(object).await?;
-                return Ok(None);
+                return if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) };
             }
             // It is gone: nothing is left to write.
             Err(Error::WriteFinalizer(error)) if error.is_not_found() => Vec::new(),
@@ -131,14 +138,14 @@ impl Context {
         }
     }
 
-    /// Brings the index up to date with what somebody else wrote.
-    pub async fn read_again(&self, object: &AccessRequest) -> Result<(), Error> {
+    /// Brings the index up to date with what somebody else wrote. Says whether the object is still there.
+    pub async fn read_again(&self, object: &AccessRequest) -> Result<bool, Error> {
         let api: Api<AccessRequest> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         let read = limited(api.get_opt(&object.name_any())).await.map_err(Error::ReadRequest)?;
-        if let Some(read) = read.filter(|read| read.metadata.uid == object.metadata.uid) {
-            self.index.put(read);
-        }
-        Ok(())
+        let same = read.filter(|read| read.metadata.uid == object.metadata.uid);
+        let there = same.is_some();
+        same.into_iter().for_each(|read| self.index.put(read));
+        Ok(there)
     }
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
