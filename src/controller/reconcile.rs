@@ -144,7 +144,9 @@ impl Context {
         let read = limited(api.get_opt(&object.name_any())).await.map_err(Error::ReadRequest)?;
         let same = read.filter(|read| read.metadata.uid == object.metadata.uid);
         let there = same.is_some();
-        same.into_iter().for_each(|read| self.index.put(read));
+        if let Some(read) = same {
+            self.index.put(read);
+        }
         Ok(there)
     }
 
