@@ -65,6 +65,17 @@ fn a_missing_reason_is_asked_for() {
 }
 
 #[test]
+fn a_spec_that_was_changed_after_all_gives_nothing() {
+    let mut changed = request("fix").approved_by(BOB, &policy()).with_finalizer();
+    changed.0.metadata.generation = Some(2);
+    world(&policy()).decide(&changed).is_for(Rejected, "SpecChanged").says("ask again").does(&["remove finalizer"]);
+    changed.0.status = None;
+    world(&policy()).decide(&changed).is_for(Rejected, "SpecChanged");
+    // A deletion counts as well, and is one.
+    world(&policy()).decide(&changed.deleted()).is_for(Revoked, "Deleted");
+}
+
+#[test]
 fn a_request_without_a_requester_is_refused() {
     let mut asked = request("fix");
     asked.0.spec.requester = None;

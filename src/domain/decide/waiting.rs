@@ -165,6 +165,11 @@ fn before_the_access<'a>(draft: Draft<'a>) -> Result<(Draft<'a>, &'a Policy), Bo
     if draft.request.deleting {
         return Err(Box::new(deleted(draft)));
     }
+    // The API server counts it up with each change of the spec (and with a deletion), whoever makes it.
+    if draft.request.generation > 1 {
+        let why = "spec was changed after the request was made, which its rules forbid; ask again".to_owned();
+        return over(draft, Phase::Rejected, "SpecChanged", why);
+    }
     if let Some(end) = draft.status.ends.iter().find(|end| end.counted) {
         let message = format!("withdrawn by {}", end.by);
         return over(draft, Phase::Revoked, EndReason::Ended.as_str(), message);
