@@ -77,3 +77,27 @@ fn the_examples_are_complete_objects_of_our_kinds() {
         }
     }
 }
+
+/// A variable that is not there shows on a real API server only.
+#[test]
+fn every_variable_of_an_admission_policy_is_declared_above_its_use() {
+    let used = regex::Regex::new(r"variables\.(\w+)").expect("a regular expression");
+    for file in files("charts/hallpass/files/admission") {
+        for policy in documents(&read(file)).iter().filter(|object| object["spec"]["variables"].is_array()) {
+            let mut declared: Vec<&str> = Vec::new();
+            let check = |text: &str, declared: &[&str]| {
+                for found in used.captures_iter(text) {
+                    assert!(declared.contains(&&found[1]), "{}: {}", policy["metadata"]["name"], &found[0]);
+                }
+            };
+            for variable in policy["spec"]["variables"].as_array().expect("a list") {
+                check(variable["expression"].as_str().expect("text"), &declared);
+                declared.push(variable["name"].as_str().expect("text"));
+            }
+            for part in ["validations", "mutations", "auditAnnotations"] {
+                // As JSON it has escapes, and the same names.
+                check(&policy["spec"][part].to_string(), &declared);
+            }
+        }
+    }
+}

@@ -203,6 +203,26 @@ fn every_target_of_make_exists() {
     }
 }
 
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let mut sources = String::new();
+    for folder in ["tests/scenarios", "tests/domain", "tests/keycloak_client"] {
+        for entry in fs::read_dir(project(folder)).expect("a folder") {
+            sources.push_str(&read(entry.expect("an entry").path()));
+        }
+    }
+    let text = read("docs/security.md");
+    let table = text.split("| who tries |").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a table");
+    let rows: Vec<&str> = table.lines().skip(2).collect();
+    assert!(rows.len() > 20, "{rows:#?}");
+    for row in rows {
+        let named = all(r"`(\w+)`", row.rsplit('|').nth(1).expect("a last column"));
+        assert!(!named.is_empty(), "no test shows: {row}");
+        let missing: Vec<_> = named.iter().filter(|test| !sources.contains(&format!("fn {test}()"))).collect();
+        assert!(missing.is_empty(), "there is no test {missing:?}: {row}");
+    }
+}
+
 /// Said by kubectl, the API server, Keycloak or the system.
 const FOREIGN: [&str; 9] = [
     "cannot create resource",

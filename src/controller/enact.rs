@@ -26,7 +26,7 @@ impl Context {
                 Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
                 Effect::HandOver { target, to } => outcomes.extend(self.hand_over(target, to).await?),
                 Effect::Record { digest, until } => {
-                    self.record.put(digest, &request.uid, *until).await.map_err(Error::WriteRecord)?;
+                    self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
                 }
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                     in_keycloak.push(self.in_keycloak(&request, effect, target));

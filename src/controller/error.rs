@@ -16,6 +16,9 @@ pub enum Error {
     /// The request could not be read.
     #[error("cannot read the request")]
     ReadRequest(#[source] ApiError),
+    /// The request makes no sense to this version.
+    #[error("this version cannot read the request")]
+    Unreadable(#[source] serde_json::Error),
     /// The policy could not be read.
     #[error("cannot read policy {name}")]
     ReadPolicy {
@@ -48,6 +51,7 @@ impl Error {
             Self::WriteStatus(_) => "write_status",
             Self::WriteFinalizer(_) => "write_finalizer",
             Self::ReadRequest(_) => "read_request",
+            Self::Unreadable(_) => "unreadable",
             Self::ReadPolicy { .. } => "read_policy",
             Self::WriteRecord(_) => "write_record",
             Self::Gone => "gone",

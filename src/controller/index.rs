@@ -92,12 +92,16 @@ impl Index {
     }
 
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
-    pub fn put(&self, request: AccessRequest) {
+    /// A status that is ours is remembered at once: somebody may write over it before anybody looks.
+    pub fn put(&self, mut request: AccessRequest) {
         let Some(uid) = request.metadata.uid.clone() else { return };
+        request.metadata.managed_fields = None;
         let mut memories = self.memories();
-        let newer = &mut memories.entry(uid).or_default().newer;
-        if newer.as_ref().is_none_or(|known| version(known) < version(&request)) {
-            *newer = Some(Arc::new(request));
+        let memory = memories.entry(uid).or_default();
+        if memory.newer.as_ref().is_none_or(|known| version(known) < version(&request)) {
+            let request = Arc::new(request);
+            memory.newer = Some(request.clone());
+            memory.judge(&self.keyring, request);
         }
     }
 

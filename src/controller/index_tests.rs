@@ -161,6 +161,16 @@ async fn a_write_of_ours_is_known_before_the_watch_shows_it() {
 }
 
 #[tokio::test]
+async fn a_write_of_ours_is_remembered_although_somebody_writes_over_it_before_anybody_looks() {
+    let mut world = world();
+    let (approved, activating) = (world.sealed(1, Phase::Approved), world.sealed(2, Phase::Activating));
+    world.ours(&approved);
+    world.index.sends(&AccessRequest { status: activating.status.clone(), ..approved.clone() });
+    world.index.put(activating);
+    world.not_ours(&unsealed(world.sealed(3, Phase::Approved)), Some(Phase::Activating));
+}
+
+#[tokio::test]
 async fn it_is_news_once() {
     let mut world = world();
     let active = world.sealed(1, Phase::Active);

@@ -9,6 +9,7 @@ mod approvers;
 mod enact;
 mod error;
 mod index;
+mod lenient;
 mod observe;
 mod people;
 mod policies;

@@ -57,7 +57,8 @@ impl Context {
                 Ok(id) => {
                     if needs.record {
                         let digest = delegation::digest(request, &id, &subject.id);
-                        observed.record = Some(self.record.look(&digest).await.map_err(|error| chain(&error)));
+                        observed.record =
+                            Some(self.record.look(&digest, &policy.name).await.map_err(|error| chain(&error)));
                     }
                     observed.realm_id = Some(id);
                 }

@@ -229,6 +229,7 @@ impl Context {
             Err(problem) => (Err(vec![problem]), Vec::new(), None),
         };
         let (uid, generation, at) = (policy.uid.clone(), policy.generation, Instant::now());
+        let approvers = approvers.map(|approvers| Approvers { at, ..approvers });
         Verdict { uid, generation, at, groups, grants, approvers }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
+    core::{ApiResource, DynamicObject},
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
@@ -12,7 +13,7 @@ use super::{
     Context, KnownPolicy, Settled,
     error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
     index::Known,
-    report,
+    lenient, report,
 };
 use crate::{
     api::{AccessRequest, Phase},
@@ -32,7 +33,7 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
         return Ok(action);
     }
     let mut outcomes = Vec::new();
-    for _ in 0..MAX_STEPS {
+    for step in 0..MAX_STEPS {
         let known = context.index.newest(&request);
         context.tell_of_a_forged_status(&known);
         let named = context.named(&known).await?;
@@ -42,7 +43,8 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
         let Some((believed, object)) = context.index.newest(&request).believed(named.as_ref()) else { continue };
         // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
         let policy = context.known_policy(&object);
-        let step = match context.step(&believed, &object, std::mem::take(&mut outcomes)).await {
+        let last = step + 1 == MAX_STEPS;
+        let step = match context.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
             // The watch will say so; what is there now under its name is looked at by itself.
             Err(Error::Gone) => return Ok(Action::await_change()),
             step => step?,
@@ -76,6 +78,7 @@ impl Context {
         request: &Request,
         object: &AccessRequest,
         outcomes: Vec<Outcome>,
+        last: bool,
     ) -> Result<Option<Step>, Error> {
         let now = Timestamp::now();
         let observed = self.observe(request, outcomes, now).await?;
@@ -93,11 +96,12 @@ impl Context {
                     }
                 }
                 Err(error) if error.is_conflict() => {
-                    if self.read_again(object).await? {
-                        return Ok(None);
+                    // What cannot be read, is gone, or is written by others all the time keeps nothing from going that is due.
+                    let there = self.read_again(object).await;
+                    if last || !matches!(there, Ok(true)) {
+                        self.remove_all_the_same(object, &decision.effects).await;
                     }
-                    self.remove_all_the_same(object, &decision.effects).await;
-                    return Err(Error::Gone);
+                    return if there? { Ok(None) } else { Err(Error::Gone) };
                 }
                 Err(error) => {
                     self.remove_all_the_same(object, &decision.effects).await;
@@ -140,14 +144,12 @@ impl Context {
 
     /// Brings the index up to date with what somebody else wrote. Says whether the object is still there.
     pub async fn read_again(&self, object: &AccessRequest) -> Result<bool, Error> {
-        let api: Api<AccessRequest> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        let (namespace, kind) = (object.namespace().unwrap_or_default(), ApiResource::erase::<AccessRequest>(&()));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
         let read = limited(api.get_opt(&object.name_any())).await.map_err(Error::ReadRequest)?;
-        let same = read.filter(|read| read.metadata.uid == object.metadata.uid);
-        let there = same.is_some();
-        if let Some(read) = same {
-            self.index.put(read);
-        }
-        Ok(there)
+        let Some(read) = read.filter(|read| read.metadata.uid == object.metadata.uid) else { return Ok(false) };
+        self.index.put(lenient::read(&read).map_err(Error::Unreadable)?);
+        Ok(true)
     }
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of

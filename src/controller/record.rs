@@ -18,13 +18,15 @@ use tokio::sync::Mutex;
 use super::error::{ApiError, limited};
 use crate::{
     api::FIELD_MANAGER,
-    domain::{delegation, duration::later},
+    domain::{Request, delegation, duration::later},
 };
 
 /// The `ConfigMap` that keeps it.
 pub const STORED_IN: &str = "hallpass-started";
-/// Most entries: 131 bytes each, far below the 1 MiB that a `ConfigMap` holds.
+/// Most entries: 200 bytes each at the most, below the 1 MiB that a `ConfigMap` holds.
 const MAX_ENTRIES: usize = 4096;
+/// Most entries of one policy: whoever submits under it takes no room from others.
+const MAX_OF_ONE_POLICY: usize = 512;
 /// An entry outlives its window by as much as clocks may differ.
 const SLACK: Duration = Duration::from_mins(1);
 
@@ -46,19 +48,21 @@ impl Record {
         self.read().await.map(drop)
     }
 
-    /// What is on record about this digest.
-    pub async fn look(&self, digest: &str) -> Result<delegation::Record, ApiError> {
+    /// What is on record about this digest, and whether there is room for one more of this policy.
+    pub async fn look(&self, digest: &str, policy: &str) -> Result<delegation::Record, ApiError> {
         let stored = self.read().await?;
         let since = stored.metadata.creation_timestamp.map_or(Timestamp::MAX, |time| time.0);
         let entries = stored.data.unwrap_or_default();
         let now = Timestamp::now();
-        let open = entries.values().filter(|entry| !has_closed(entry, now)).count();
+        let open: Vec<&String> = entries.values().filter(|entry| !has_closed(entry, now)).collect();
+        let of_policy = open.iter().filter(|entry| entry.split(' ').nth(2) == Some(policy)).count();
+        let full = open.len() >= MAX_ENTRIES || of_policy >= MAX_OF_ONE_POLICY;
         let by = entries.get(digest).map(|entry| entry.split(' ').next().unwrap_or_default().to_owned());
-        Ok(delegation::Record { since, by, full: open >= MAX_ENTRIES })
+        Ok(delegation::Record { since, by, full })
     }
 
     /// Puts on record that this request starts, unless another one has; looking again tells. Takes out what has closed.
-    pub async fn put(&self, digest: &str, uid: &str, until: Timestamp) -> Result<(), ApiError> {
+    pub async fn put(&self, digest: &str, request: &Request, until: Timestamp) -> Result<(), ApiError> {
         let _alone = self.writing.lock().await;
         let stored = self.read().await?;
         let entries = stored.data.unwrap_or_default();
@@ -68,7 +72,7 @@ impl Record {
         let now = Timestamp::now();
         let closed = entries.iter().filter(|(_, entry)| has_closed(entry, now));
         let mut data: BTreeMap<&str, Value> = closed.map(|(digest, _)| (digest.as_str(), Value::Null)).collect();
-        data.insert(digest, json!(format!("{uid} {until}")));
+        data.insert(digest, json!(format!("{} {until} {}", request.uid, request.policy)));
         let patch = json!({
             "metadata": { "uid": stored.metadata.uid, "resourceVersion": stored.metadata.resource_version },
             "data": data,

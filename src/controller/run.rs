@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::DeserializeGuard,
+    core::{ApiResource, DynamicObject},
     runtime::{
         WatchStreamExt, applier,
         controller::{Action, Config, Error as ControllerError},
@@ -21,7 +21,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-use super::{Context, Error, Index, Locks, Realm, Record, policies, reconcile};
+use super::{Context, Error, Index, Locks, Realm, Record, lenient, policies, reconcile};
 use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::Request,
@@ -147,7 +147,7 @@ fn watched<K>(
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(api.into_client());
+    let api: Api<DynamicObject> = Api::all_with(api.into_client(), &ApiResource::erase::<K>(&()));
     let readable = watcher(api, watcher::Config::default()).default_backoff().filter_map(|event| {
         future::ready(match event {
             Ok(event) => readable(event).map(Ok),
@@ -160,16 +160,19 @@ where
     reflector::reflector(writer, readable.inspect_ok(tell)).touched_objects()
 }
 
-fn readable<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Option<watcher::Event<K>> {
-    let read = |object: DeserializeGuard<K>| match object.0 {
-        Ok(mut object) => {
-            object.meta_mut().managed_fields = None;
-            Some(object)
-        }
-        Err(invalid) => {
-            let (name, namespace) = (invalid.metadata.name.unwrap_or_default(), invalid.metadata.namespace);
-            tracing::error!(kind = %K::kind(&()), name, namespace, error = invalid.error, "this version cannot read an object");
-            None
+fn readable<K>(event: watcher::Event<DynamicObject>) -> Option<watcher::Event<K>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let read = |mut object: DynamicObject| {
+        object.metadata.managed_fields = None;
+        match lenient::read(&object) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                let (name, namespace) = (object.name_any(), object.namespace());
+                tracing::error!(kind = %K::kind(&()), name, namespace, %error, "this version cannot read an object");
+                None
+            }
         }
     };
     match event {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt, runtime::events::EventType};
+use tokio::time::Instant;
 
 use super::{
     Context,
@@ -18,7 +19,7 @@ use crate::{
     api::{
         AccessPolicy, AccessRequest, AccessRequestStatus, GrantStatus, Phase, PinnedSubject, TargetState, TargetStatus,
     },
-    domain::{Policy, Request, duration::whole_seconds},
+    domain::{Lookup, Policy, Request, duration::whole_seconds},
     guard::seal,
 };
 
@@ -57,6 +58,10 @@ impl Context {
         }
         let nothing = |why: String| Ok(Some(Named { nothing: Some(why), ..Named::default() }));
         let request = Request::parse(&known.stored);
+        // It is put on before anything is given, and taken off when all of it is gone.
+        if !request.has_finalizer {
+            return nothing("it does not carry the operator's finalizer, so nothing was given".into());
+        }
         let Some(policy) = self.policy_of(&request).await? else {
             return nothing(format!("policy {} is gone", request.policy));
         };
@@ -65,11 +70,19 @@ impl Context {
         let Some(user) = realm.account(&request.requester).await.map_err(words)? else {
             return nothing(format!("{} leads to no Keycloak user", request.requester));
         };
+        // Whoever made it while nobody watched may have meant to take from somebody what no request could give.
+        if seal::is_blank(&request.status) && !self.serves(&policy, &request).await? {
+            return nothing(format!("policy {} does not serve {}", policy.name, request.requester));
+        }
         let realm_id = realm.keycloak.realm().await.map_err(words)?.id;
         let mut targets = Vec::new();
         for grant in policy.wanted(&request.grants) {
-            // What is not in Keycloak any more has gone from its holders with it.
-            let Some(target) = realm.locate(grant).await.map_err(words)? else { continue };
+            // What is not in Keycloak any more has gone from its holders with it, unless it has another name now.
+            let Some(target) = realm.locate(grant).await.map_err(words)? else {
+                let (request, grant) = (format!("{}/{}", request.namespace, request.name), &grant.kind);
+                tracing::error!(request, %grant, "a forged status may have given this, and there is none of this name");
+                continue;
+            };
             let (type_, client) = pinned(&target);
             targets.push(TargetStatus {
                 name: grant.name.clone(),
@@ -95,6 +108,25 @@ impl Context {
         let status =
             AccessRequestStatus { subject: Some(subject), grant: Some(grant), ..AccessRequestStatus::default() };
         Ok(Some(Named { status, nothing: None }))
+    }
+
+    /// Whether a policy serves the requester, where the request lives.
+    async fn serves(&self, policy: &Policy, request: &Request) -> Result<bool, Error> {
+        let realm = self.realm_of(policy).map_err(|problem| Error::Named(problem.message))?;
+        let words = |problems: Vec<crate::domain::Problem>| {
+            Error::Named(problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; "))
+        };
+        let groups = realm.groups(policy).await.map_err(words)?;
+        let asked = std::iter::once((request.requester.clone(), Instant::now())).collect();
+        let here = policy.namespaces.is_empty() || policy.namespaces.contains(&request.namespace);
+        match realm.people(&asked, &groups).await.get(&request.requester) {
+            Some(Lookup::Person(person)) => {
+                Ok(here && policy.requesters.iter().any(|subject| subject.includes(&request.requester, person)))
+            }
+            Some(Lookup::Nobody(_)) => Ok(false),
+            Some(Lookup::Unknown(why)) => Err(Error::Named(why.clone())),
+            None => Err(Error::Named("nobody asked Keycloak about the requester".into())),
+        }
     }
 
     /// The policy that a request names, if it is there. One that cannot be read may be mended: that is waited for.

@@ -108,7 +108,8 @@ pub(super) fn own_pre_approval(
 }
 
 /// What is remembered of a request that starts without a fresh vote: policy, subject and spec. Not where it lives, what it
-/// is called, by which of her names the requester is named, or where it came from: a manifest can be moved and copied.
+/// is called, by which of her names the requester is named, who submitted it or where it came from: a manifest can be moved
+/// and copied.
 pub fn digest(request: &Request, realm_id: &str, user_id: &str) -> String {
     // What another version computes otherwise would start once more.
     let Request {
@@ -118,8 +119,8 @@ pub fn digest(request: &Request, realm_id: &str, user_id: &str) -> String {
         reason,
         not_before,
         not_after,
-        submitted_by,
         pre_approved,
+        submitted_by: _,
         requester: _,
         namespace: _,
         name: _,
@@ -134,7 +135,7 @@ pub fn digest(request: &Request, realm_id: &str, user_id: &str) -> String {
         status: _,
     } = request;
     let duration = duration.map(|duration| duration.as_secs());
-    let spec = (policy, grants, duration, reason, not_before, not_after, submitted_by, pre_approved);
+    let spec = (policy, grants, duration, reason, not_before, not_after, pre_approved);
     // These types serialize to JSON always.
     hex(&Sha256::digest(serde_json::to_vec(&(realm_id, user_id, spec)).unwrap_or_default()))
 }
@@ -153,7 +154,7 @@ pub(super) fn start(request: &Request, observed: &Observed) -> Start {
     match &record.by {
         Some(uid) if *uid == request.uid => Start::Recorded,
         Some(uid) => Start::Refused(format!(
-            "the same request (UID {uid}) has started in this window before, and starts once: to ask again, submit one with another window"
+            "the same request (UID {uid}) was approved in this window before, and starts once: to ask again, submit one with another window"
         )),
         None if not_before < record.since => Start::Refused(format!(
             "whether this has started before is on record since {} only, and its window begins at {not_before}: submit one with a later spec.notBefore",

@@ -133,7 +133,7 @@ fn without_memory_what_spec_and_policy_name_is_taken_away() {
         is_over(&named().forged(&found, Named), both, phase, words);
     }
     let gone = Nothing("policy oncall is gone".into());
-    let words = "what it gave cannot be told, and nothing was taken away: policy oncall is gone";
+    let words = "nothing was taken away: policy oncall is gone";
     is_over(&request("fix").forged(&active(), gone), &[], Revoked, words);
 }
 

@@ -58,15 +58,21 @@ struct Activation<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// Whether one of ours wrote this status, as far as they can.
-    fn is_forged(&self, version: &Version) -> bool {
-        self.ledger.writes_of(version.rv).any(|entry| entry.kind == Kind::ForgeStatus)
-    }
-
-    /// The versions of a request whose status is the operator's.
+    /// The versions of a request whose status is the operator's: not those that one of ours wrote, as far as they can, and
+    /// not those that only carry such a status on.
     fn honest(&self, history: &'a History) -> impl Iterator<Item = (usize, &'a Version)> {
-        let versions = history.versions.iter().enumerate();
-        versions.filter(|(_, version)| !self.is_forged(version)).collect::<Vec<_>>().into_iter()
+        let mut forged: Option<&Value> = None;
+        let mut honest = Vec::new();
+        for (i, version) in history.versions.iter().enumerate() {
+            let status = &version.object["status"];
+            if self.ledger.writes_of(version.rv).any(|entry| entry.kind == Kind::ForgeStatus) {
+                forged = Some(status);
+            } else if forged != Some(status) {
+                forged = None;
+                honest.push((i, version));
+            }
+        }
+        honest.into_iter()
     }
 
     /// Where the operator decided to give what a request asks for.

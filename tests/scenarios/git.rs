@@ -198,7 +198,7 @@ async fn a_manifest_that_still_lies_in_git_gives_nothing_twice() {
     // then
     for request in [&again, &elsewhere] {
         let message = request.says(Phase::Rejected, "StartsOnce").await;
-        assert!(message.contains("has started in this window before, and starts once"), "{message}");
+        assert!(message.contains("was approved in this window before, and starts once"), "{message}");
     }
     assert!(!scene.has_the_role().await);
     // A window that has closed.

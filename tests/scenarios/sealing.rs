@@ -109,6 +109,24 @@ async fn a_status_that_is_edited_in_etcd_is_put_right_and_the_access_ends_on_tim
 }
 
 #[tokio::test]
+async fn a_status_that_makes_no_sense_hides_no_access() {
+    // given: no list, no phase of this version and no number is a status
+    for nonsense in [json!({"phase": "Bogus"}), json!({"phase": "Active", "votes": "all of them"}), json!(7)] {
+        let w = World::new().await;
+        let alice = w.person("alice").await;
+        let (role, policy) = lent(&w, &alice).await;
+        let request = alice.asks(&policy).lasting("8s").create().await.unwrap();
+        request.reaches(Phase::Active).await;
+        // when
+        w.stack.edit_in_etcd(&request.namespace, &request.name, |object| object["status"] = nonsense.clone()).await;
+        // then: it is put right, or the access is over, and gone on time in any case
+        w.until(&format!("{nonsense} gives nothing"), async || !w.keycloak.has(&alice.user, &role).await).await;
+        w.until("told", async || told(&request) > 0).await;
+        w.clean_up().await;
+    }
+}
+
+#[tokio::test]
 async fn what_the_api_server_does_not_take_back_ends_the_access() {
     // given
     let w = World::new().await;

@@ -124,7 +124,7 @@ fn message(status: &AccessRequestStatus, instead: &Instead) -> String {
         Instead::Named => {
             format!("the operator does not remember what it was, so what spec and policy name counts; {taken}")
         }
-        Instead::Nothing(why) => format!("what it gave cannot be told, and nothing was taken away: {why}"),
+        Instead::Nothing(why) => format!("nothing was taken away: {why}"),
     };
     format!("somebody else has written the status of this request; {done}")
 }
