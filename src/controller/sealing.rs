@@ -63,12 +63,15 @@ impl Context {
             return nothing("it does not carry the operator's finalizer, so nothing was given".into());
         }
         let Some(policy) = self.policy_of(&request).await? else {
-            return nothing(format!("policy {} is gone", request.policy));
+            return nothing(format!("what it gave cannot be told, for policy {} is gone", request.policy));
         };
         let realm = self.realm_of(&policy).map_err(|problem| Error::Named(problem.message))?;
         let words = |error: crate::keycloak::Error| Error::Named(error.to_string());
         let Some(user) = realm.account(&request.requester).await.map_err(words)? else {
-            return nothing(format!("{} leads to no Keycloak user", request.requester));
+            return nothing(format!(
+                "what it gave cannot be told, for {} leads to no Keycloak user",
+                request.requester
+            ));
         };
         // Whoever made it while nobody watched may have meant to take from somebody what no request could give.
         if seal::is_blank(&request.status) && !self.serves(&policy, &request).await? {
