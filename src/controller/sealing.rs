@@ -46,7 +46,10 @@ impl Context {
         } else {
             "it counts for nothing, and what spec and policy name is taken away"
         };
-        let message = format!("somebody else has written the status of this request; {then}");
+        let missing = seal::key_id(seal).filter(|id| !self.keyring.keys().ids().contains(id));
+        let key =
+            missing.map(|id| format!(" (or the key {id} is missing in Secret hallpass-seal)")).unwrap_or_default();
+        let message = format!("somebody else has written the status of this request{key}; {then}");
         self.publish(stored.object_ref(&()), EventType::Warning, "StatusForged", "Verify", &message);
     }
 
@@ -60,7 +63,7 @@ impl Context {
         let request = Request::parse(&known.stored);
         // It is put on before anything is given, and taken off when all of it is gone.
         if !request.has_finalizer {
-            return nothing("it does not carry the operator's finalizer, so nothing was given".into());
+            return nothing("it does not carry the operator's finalizer, so it holds nothing".into());
         }
         let Some(policy) = self.policy_of(&request).await? else {
             return nothing(format!("what it gave cannot be told, for policy {} is gone", request.policy));

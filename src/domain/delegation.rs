@@ -157,7 +157,7 @@ pub(super) fn start(request: &Request, observed: &Observed) -> Start {
             "the same request (UID {uid}) was approved in this window before, and starts once: to ask again, submit one with another window"
         )),
         None if not_before < record.since => Start::Refused(format!(
-            "whether this has started before is on record since {} only, and its window begins at {not_before}: submit one with a later spec.notBefore",
+            "whether this has started before is on record since {} only (Hallpass was installed then, or the record was lost), and its window begins at {not_before}: submit one with a later spec.notBefore",
             record.since
         )),
         None if record.full => Start::Unknown(

@@ -54,7 +54,7 @@ pub enum KeyError {
     },
     /// The Secret is there and has no key.
     #[error(
-        "Secret hallpass-seal has no usable key{why}: restore it from a backup, or delete it; without its keys live access ends"
+        "Secret hallpass-seal has no usable key{why}: restore it from a backup; if an operator still runs, delete it: that one makes it again with the keys that it knows; without its keys live access ends"
     )]
     Empty {
         /// What is wrong with its entries.
@@ -148,7 +148,7 @@ impl Keyring {
             match keys.add(id, bytes) {
                 Ok(true) => {}
                 Ok(false) => {
-                    problems.push(format!("key {id:?} has changed, the known one stays: add a new one instead"));
+                    problems.push(format!("key {id:?} has changed, the known one stays: delete the Secret while this operator runs, which makes it again with the keys that it knows, and add a new one instead"));
                 }
                 Err(problem) => problems.push(problem.to_string()),
             }

@@ -351,7 +351,7 @@ async fn a_sealed_status_of_another_request_fits_no_other() {
     w.operator("start").await;
     // then
     let words = is_done_with(&w, &waiting, Phase::Revoked).await;
-    assert!(words.contains("does not carry the operator's finalizer, so nothing was given"), "{words}");
+    assert!(words.contains("does not carry the operator's finalizer, so it holds nothing"), "{words}");
     live.reaches(Phase::Active).await;
     assert!(w.keycloak.has(&alice.user, &role).await, "the other request holds it");
     alice.ends(&live).await.unwrap();
