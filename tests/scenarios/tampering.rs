@@ -275,7 +275,9 @@ async fn in_the_dark(stage: &Stage, waiting: &Request, ballot: &str) {
     stage
         .w
         .until("the policies bite again", async || {
-            stage.carol.annotates(waiting, "deny.hallpass.dev/x.y.z", "x").await.is_err()
+            // Another one each time: what is there already is not written.
+            let key = format!("deny.hallpass.dev/x.y.{}", unique("z"));
+            stage.carol.annotates(waiting, &key, "x").await.is_err()
         })
         .await;
 }
@@ -305,14 +307,15 @@ async fn what_happens_while_the_operator_sleeps_or_is_down_gives_nobody_anything
     stage.w.clean_up().await;
 }
 
-/// helm with the stack's release and values.
+/// helm with the stack's release and values. It insists on fields that scenarios before this one have put back with kubectl.
 fn helm(w: &World, arguments: &[&str]) {
     let state = w.stack.dev.parent().and_then(std::path::Path::parent).unwrap();
     let mut helm = Command::new(&w.stack.helm);
     for (variable, folder) in [("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data")] {
         helm.env(format!("HELM_{variable}_HOME"), state.join("helm").join(folder));
     }
-    helm.args(arguments).args(["--namespace", "hallpass-system", "--kube-context", "admin", "--kubeconfig"]);
+    helm.args(arguments).args(["--force-conflicts", "--namespace", "hallpass-system"]);
+    helm.args(["--kube-context", "admin", "--kubeconfig"]);
     let output = helm.arg(&w.stack.kubeconfig).output().unwrap();
     assert!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
