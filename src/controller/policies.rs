@@ -281,7 +281,8 @@ pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Resu
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
-fn words(problems: &[Problem]) -> String {
+/// Problems in one sentence.
+pub fn words(problems: &[Problem]) -> String {
     problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 

@@ -11,7 +11,7 @@ use super::{
     Context,
     error::{API_LIMIT, Error, chain},
     index::{Known, Named},
-    policies::Depth,
+    policies::{Depth, words},
     realm::pinned,
     report,
 };
@@ -119,10 +119,7 @@ impl Context {
     /// Whether a policy serves the requester, where the request lives.
     async fn serves(&self, policy: &Policy, request: &Request) -> Result<bool, Error> {
         let realm = self.realm_of(policy).map_err(|problem| Error::Named(problem.message))?;
-        let words = |problems: Vec<crate::domain::Problem>| {
-            Error::Named(problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; "))
-        };
-        let groups = realm.groups(policy).await.map_err(words)?;
+        let groups = realm.groups(policy).await.map_err(|problems| Error::Named(words(&problems)))?;
         let asked = std::iter::once((request.requester.clone(), Instant::now())).collect();
         let here = policy.namespaces.is_empty() || policy.namespaces.contains(&request.namespace);
         match realm.people(&asked, &groups).await.get(&request.requester) {
@@ -143,10 +140,7 @@ impl Context {
             Some(Ok(policy)) => Some(policy),
             Some(Err(_)) => return Err(unreadable("this version cannot read it".into())),
         };
-        let words = |problems: Vec<crate::domain::Problem>| {
-            unreadable(problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; "))
-        };
-        read.map(|policy| Policy::parse(&policy).map_err(words)).transpose()
+        read.map(|policy| Policy::parse(&policy).map_err(|problems| unreadable(words(&problems)))).transpose()
     }
 
     /// Keeps the keys as the Secret has them, and the seals by the newest of them.
