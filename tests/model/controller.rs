@@ -1,0 +1,348 @@
+//! What the controller does around `decide`, as `controller/reconcile.rs` and `enact.rs` do it: one step at a time for one
+//! person, the status first, then the effects one after another, and what came of them goes into the next step.
+
+use super::{
+    protocol::Protocol,
+    real::Question,
+    servers::{Answer, Reply},
+    state::{Came, Do, Known, Late, Message, Object, Process, REQUESTS, State, Status, TARGETS, Todo, Work},
+};
+
+impl Protocol {
+    /// A step for a request: look, decide, and send the status. `None` if there is nothing to do.
+    pub fn step(&self, state: &State, request: usize) -> Option<State> {
+        let known = state.process.known[request];
+        if state.process.work.is_some() || !known.object.there {
+            return None;
+        }
+        let mut next = *state;
+        let outcomes = std::mem::take(&mut next.process.outcomes[request]);
+        let decided = self.real.decide(&self.question(state, request, outcomes));
+        let message = |status| Message::Status {
+            request: number(request),
+            status,
+            current: known.current,
+            hands_over: None,
+        };
+        let mut work = Work {
+            request: number(request),
+            current: known.current,
+            sent: decided.status.map(message),
+            todo: decided.effects,
+            last: None,
+            came: [None; TARGETS],
+            told: true,
+        };
+        if decided.status.is_none() && decided.effects == Todo::default() {
+            return (outcomes != [None; TARGETS]).then_some(next);
+        }
+        if self.acts_before_it_writes(&decided.effects) {
+            (work.sent, work.last) = (None, decided.status);
+        }
+        next.process.work = Some(work);
+        Some(next)
+    }
+
+    /// Only where a fault is planted.
+    fn acts_before_it_writes(&self, effects: &Todo) -> bool {
+        effects.iter().flatten().any(|effect| match effect {
+            Do::Map(_) | Do::Confirm(_) => !self.rules.intent_first,
+            Do::Unmap(_) => !self.rules.revoking_first,
+            Do::AddFinalizer | Do::RemoveFinalizer | Do::HandOver { .. } => false,
+        })
+    }
+
+    fn question(&self, state: &State, request: usize, outcomes: [Option<Came>; TARGETS]) -> Question {
+        let Known { object, found, .. } = state.process.known[request];
+        let other = state.process.known[1 - request].object;
+        let looks = object.status.phase == hallpass::api::Phase::Approved;
+        let seen = |target: usize| {
+            let mapping = state.keycloak[target];
+            (mapping.there, !mapping.renamed && !mapping.deleted)
+        };
+        Question {
+            request: number(request),
+            now: state.now,
+            object,
+            found,
+            other: other.there.then_some(other),
+            has: looks.then(|| std::array::from_fn(seen)),
+            unsettled: state.process.unsettled,
+            outcomes,
+        }
+    }
+
+    /// Sends the next effect of the step under way, or sees at once what comes of it.
+    pub fn carry_out(&self, state: &State) -> Option<State> {
+        let work = state.process.work.filter(|work| work.sent.is_none())?;
+        let effect = work.todo[0]?;
+        let mut next = *state;
+        let mut doing = work;
+        doing.todo = [work.todo[1], None];
+        let finalizer = |on| Message::Finalizer { request: work.request, on, current: work.current };
+        match effect {
+            Do::AddFinalizer => doing.sent = Some(finalizer(true)),
+            Do::RemoveFinalizer => doing.sent = Some(finalizer(false)),
+            Do::Map(target) => doing.sent = Some(Message::Map { target, renamed: false, again: false }),
+            Do::Unmap(target) => doing.sent = Some(Message::Unmap { target, renamed: false, again: false }),
+            Do::Confirm(target) => {
+                let there = state.keycloak[usize::from(target)].there;
+                doing.came[usize::from(target)] = Some(if there { Came::Mapped } else { Came::Missing });
+            }
+            Do::HandOver { target, to } => {
+                let heir = state.process.known[usize::from(to)];
+                if heir.object.there {
+                    let status = self.real.handed_over(heir.object.status, target);
+                    let (request, current) = (to, heir.current);
+                    doing.sent = Some(Message::Status { request, status, current, hands_over: Some(target) });
+                } else {
+                    doing.came[usize::from(target)] = Some(Came::Failed);
+                }
+            }
+        }
+        next.process.work = Some(doing);
+        finish(&mut next);
+        Some(next)
+    }
+
+    /// What was sent arrives or does not, and the process hears of it or does not.
+    pub fn answered(&self, state: &State, answer: Answer) -> Option<State> {
+        let work = state.process.work?;
+        let message = work.sent?;
+        let mut next = *state;
+        if answer != Answer::Given {
+            next.budget.faults = next.budget.faults.checked_sub(1)?;
+        }
+        let reply = if answer == Answer::Late {
+            let place = next.late.iter_mut().find(|late| late.is_none())?;
+            *place = Some(Late { message, then: None });
+            None
+        } else {
+            Some(self.arrives(&mut next, message))
+        };
+        let heard = reply.filter(|_| answer != Answer::Lost);
+        if answer == Answer::Unread && heard != Some(Reply::Conflict) {
+            return None;
+        }
+        if let Some(work) = &mut next.process.work {
+            work.sent = None;
+        }
+        match message {
+            Message::Status { request, status, hands_over: None, .. } => {
+                self.status_answered(&mut next, usize::from(request), status, heard, answer);
+            }
+            Message::Status { request, status, hands_over: Some(target), .. } => {
+                let heir = usize::from(request);
+                let came = match heard {
+                    Some(Reply::Done) => {
+                        self.wrote(&mut next, heir);
+                        Some(Came::HandedOver)
+                    }
+                    Some(Reply::Conflict) => {
+                        self.learns(&mut next, heir);
+                        None
+                    }
+                    Some(Reply::NotFound | Reply::Refused) => Some(Came::Failed),
+                    None => {
+                        remember_sent(&mut next.process.known[heir], status);
+                        Some(Came::Failed)
+                    }
+                };
+                came_out(&mut next, usize::from(target), came);
+            }
+            Message::Finalizer { request, .. } => self.finalizer_answered(&mut next, usize::from(request), heard),
+            Message::Map { target, again, .. } | Message::Unmap { target, again, .. } => {
+                let maps = matches!(message, Message::Map { .. });
+                self.keycloak_answered(&mut next, usize::from(target), maps, again, heard);
+            }
+        }
+        finish(&mut next);
+        Some(next)
+    }
+
+    fn status_answered(
+        &self,
+        next: &mut State,
+        request: usize,
+        status: Status,
+        heard: Option<Reply>,
+        answer: Answer,
+    ) {
+        match heard {
+            Some(Reply::Done) => {
+                self.wrote(next, request);
+                if let Some(work) = &mut next.process.work {
+                    work.current = true;
+                }
+            }
+            Some(Reply::Conflict) if answer != Answer::Unread => {
+                self.learns(next, request);
+                if next.process.known[request].object.there {
+                    next.process.work = None;
+                } else {
+                    removes_all_the_same(next);
+                }
+            }
+            Some(Reply::NotFound) => {
+                self.learns(next, request);
+                removes_all_the_same(next);
+            }
+            Some(Reply::Conflict | Reply::Refused) => removes_all_the_same(next),
+            None => {
+                remember_sent(&mut next.process.known[request], status);
+                removes_all_the_same(next);
+            }
+        }
+    }
+
+    fn finalizer_answered(&self, next: &mut State, request: usize, heard: Option<Reply>) {
+        match heard {
+            Some(Reply::Done) => self.wrote(next, request),
+            Some(Reply::Conflict) => {
+                self.learns(next, request);
+                next.process.work = None;
+            }
+            // Without an answer the step fails, and the watch will tell.
+            Some(Reply::NotFound | Reply::Refused) | None => next.process.work = None,
+        }
+    }
+
+    fn keycloak_answered(&self, next: &mut State, target: usize, maps: bool, again: bool, heard: Option<Reply>) {
+        let mapping = next.keycloak[target];
+        let came = match heard {
+            Some(Reply::Done) => Came::from(maps),
+            Some(Reply::NotFound) if !maps && !self.rules.not_found_is_no_proof => Came::Removed,
+            Some(Reply::NotFound) if mapping.deleted => if maps { Came::Failed } else { Came::Removed },
+            Some(Reply::NotFound) if !again && mapping.renamed => {
+                let (target, renamed, again) = (number(target), true, true);
+                let message =
+                    if maps { Message::Map { target, renamed, again } } else { Message::Unmap { target, renamed, again } };
+                if let Some(work) = &mut next.process.work {
+                    work.sent = Some(message);
+                }
+                return;
+            }
+            Some(Reply::NotFound | Reply::Conflict | Reply::Refused) => Came::Failed,
+            None => {
+                next.process.unsettled[target] = true;
+                Came::Failed
+            }
+        };
+        came_out(next, target, Some(came));
+    }
+
+    /// An answer says what is stored now.
+    fn wrote(&self, next: &mut State, request: usize) {
+        if self.rules.own_writes {
+            let object = next.api[request];
+            next.process.known[request] = Known { object, current: true, ..Known::default() };
+        }
+    }
+
+    /// The process sees a request as it is now, by the watch or because it read it again: see `controller/index.rs`.
+    pub fn learns(&self, next: &mut State, request: usize) {
+        let stored = next.api[request];
+        let known = &mut next.process.known[request];
+        let ours = stored.status == known.object.status || known.sent.contains(&Some(stored.status));
+        *known = match (stored.there, ours) {
+            (false, _) => Known { current: true, ..Known::default() },
+            (true, true) => Known { object: stored, current: true, ..Known::default() },
+            (true, false) => {
+                let object = Object { status: known.object.status, ..stored };
+                Known { object, current: true, found: Some(stored.status), ..Known::default() }
+            }
+        };
+    }
+
+    /// The watch shows a request as it is now.
+    pub fn shows(&self, state: &State, request: usize) -> Option<State> {
+        if state.process.known[request].current {
+            return None;
+        }
+        let mut next = *state;
+        self.learns(&mut next, request);
+        Some(next)
+    }
+
+    /// The time has passed after which nothing that was sent to Keycloak can still arrive.
+    pub fn settles(&self, state: &State) -> Option<State> {
+        let mut next = *state;
+        for target in 0..TARGETS {
+            next.process.unsettled[target] &= state.travels_to_keycloak(target);
+        }
+        Some(next)
+    }
+
+    /// Another replica leads from now on. What the last one has on its way is still on its way.
+    pub fn takes_over(&self, state: &State) -> Option<State> {
+        let mut next = *state;
+        next.budget.faults = next.budget.faults.checked_sub(1)?;
+        if let Some(work) = state.process.work {
+            let keycloak = |effect: &Do| matches!(effect, Do::Map(_) | Do::Unmap(_));
+            let then = work.todo[0].filter(keycloak).filter(|_| !self.rules.lease);
+            if let Some(message) = work.sent {
+                *next.late.iter_mut().find(|late| late.is_none())? = Some(Late { message, then });
+            } else if let Some(effect) = then {
+                self.goes_on_without_the_lease(&mut next, effect);
+            }
+        }
+        next.process = Process::default();
+        for request in 0..REQUESTS {
+            let stored = if self.rules.fresh_list { state.api[request] } else { state.standby[request] };
+            let current = stored == state.api[request];
+            next.process.known[request] = Known { object: stored, current, ..Known::default() };
+        }
+        next.sort_late();
+        Some(next)
+    }
+}
+
+/// A number of something that there are few of.
+pub fn number(of: usize) -> u8 {
+    u8::try_from(of).expect("few")
+}
+
+impl From<bool> for Came {
+    fn from(maps: bool) -> Self {
+        if maps { Self::Mapped } else { Self::Removed }
+    }
+}
+
+fn remember_sent(known: &mut Known, status: Status) {
+    if !known.sent.contains(&Some(status)) {
+        known.sent = [Some(status), known.sent[0]];
+        known.sent.sort_by_key(|sent| sent.map(|status| status.number));
+    }
+}
+
+fn came_out(next: &mut State, target: usize, came: Option<Came>) {
+    if let Some(work) = &mut next.process.work {
+        work.came[target] = came;
+    }
+}
+
+/// What is due goes even if the status cannot be written, and nobody hears what came of it.
+fn removes_all_the_same(next: &mut State) {
+    let Some(work) = &mut next.process.work else { return };
+    let mut todo = Todo::default();
+    let removals = work.todo.iter().flatten().filter(|effect| matches!(effect, Do::Unmap(_)));
+    todo.iter_mut().zip(removals).for_each(|(place, effect)| *place = Some(*effect));
+    (work.todo, work.last, work.told) = (todo, None, false);
+}
+
+/// A step is over when nothing is left to do.
+fn finish(next: &mut State) {
+    let Some(work) = &mut next.process.work else { return };
+    if work.sent.is_some() || work.todo[0].is_some() {
+        return;
+    }
+    if let Some(status) = work.last.take() {
+        let (request, current) = (work.request, work.current);
+        work.sent = Some(Message::Status { request, status, current, hands_over: None });
+        return;
+    }
+    if work.told {
+        next.process.outcomes[usize::from(work.request)] = work.came;
+    }
+    next.process.work = None;
+}

@@ -1,0 +1,62 @@
+//! Faults planted into the domain from outside: what `decide` sees or says is changed.
+
+use std::time::Duration;
+
+use hallpass::{
+    api::{Phase, TargetStatus},
+    domain::{Decision, Effect, Observed, Request, duration::later},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::rules::Rules;
+
+/// As `decide` sees the world.
+pub fn before(rules: &Rules, mut request: Request, observed: &mut Observed, now: Timestamp) -> Request {
+    let approved = request.phase() == Some(Phase::Approved);
+    request.has_finalizer |= approved && !rules.finalizer_first;
+    if approved && let Some(Ok(targets)) = &mut observed.targets {
+        targets.iter_mut().for_each(|target| target.mapped &= rules.keeps_theirs);
+    }
+    for sibling in &mut observed.siblings {
+        let revoking = sibling.phase() == Some(Phase::Revoking);
+        if approved && revoking && !rules.waits_for_revoking {
+            sibling.status.phase = Some(Phase::Active);
+        }
+        let Some(grant) = &mut sibling.status.grant else { continue };
+        if approved && !rules.inherits_ours {
+            grant.targets.iter_mut().for_each(|target| target.pre_existing = true);
+        }
+        if !approved && !rules.hands_over {
+            grant.targets.iter_mut().for_each(|target| target.pre_existing = false);
+        }
+        if !approved && !rules.strict_holders {
+            grant.deadline = Time(later(now, Duration::from_hours(1)));
+            sibling.status.ends.clear();
+            sibling.deleting = false;
+            if revoking {
+                sibling.status.phase = Some(Phase::Active);
+            }
+        }
+    }
+    request
+}
+
+/// What `decide` says.
+pub fn after(rules: &Rules, mut decision: Decision, request: &Request, now: Timestamp) -> Decision {
+    if !rules.confirms_only {
+        for effect in &mut decision.effects {
+            if let Effect::Confirm(target) = effect {
+                *effect = Effect::Map(TargetStatus { pre_existing: false, ..target.clone() });
+            }
+        }
+    }
+    let goes_on = request.phase() == Some(Phase::Activating) && !request.is_due(now);
+    if !rules.keeps_deadline && goes_on {
+        let status = decision.status.get_or_insert_with(|| Box::new(request.status.clone()));
+        if let Some(grant) = &mut status.grant {
+            grant.deadline = Time(later(now, request.duration.unwrap_or_default()));
+        }
+    }
+    decision
+}

@@ -1,0 +1,65 @@
+//! The rules of the protocol, each with a switch. Those of the domain are switched off by changing what `decide` sees or
+//! says, those of the controller in the model's own glue.
+
+/// What is done as it should be. All of it, unless a test plants a fault.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
+pub struct Rules {
+    // The API server.
+    /// A status is written with the resourceVersion that was seen.
+    pub resource_version: bool,
+    /// The CRD's rules: final is final, no later deadline, `preExisting` never becomes true, no target is taken out.
+    pub crd: bool,
+    // The controller.
+    /// What was acknowledged is known before the watch shows it.
+    pub own_writes: bool,
+    /// A replica that has lost the lease writes no more to Keycloak.
+    pub lease: bool,
+    /// Who takes over lists the requests, and does not go by what its watch showed so far.
+    pub fresh_list: bool,
+    /// The status is written before the effects: an intent before its mapping, Revoking before its removal.
+    pub intent_first: bool,
+    pub revoking_first: bool,
+    /// A 404 is looked into, and proves nothing by itself.
+    pub not_found_is_no_proof: bool,
+    // The domain.
+    /// The finalizer is on before anything is given.
+    pub finalizer_first: bool,
+    /// What the person had before is never mapped by us.
+    pub confirms_only: bool,
+    /// What is there because of another request is not the person's own.
+    pub inherits_ours: bool,
+    /// What is there for no other request is the person's own.
+    pub keeps_theirs: bool,
+    /// A holder that had it before becomes its owner when the last owner ends.
+    pub hands_over: bool,
+    /// An activation waits for a Revoking of the same target.
+    pub waits_for_revoking: bool,
+    /// A holder is neither due nor ended.
+    pub strict_holders: bool,
+    /// An activation that goes on keeps its deadline.
+    pub keeps_deadline: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            resource_version: true,
+            crd: true,
+            own_writes: true,
+            lease: true,
+            fresh_list: true,
+            intent_first: true,
+            revoking_first: true,
+            not_found_is_no_proof: true,
+            finalizer_first: true,
+            confirms_only: true,
+            inherits_ours: true,
+            keeps_theirs: true,
+            hands_over: true,
+            waits_for_revoking: true,
+            strict_holders: true,
+            keeps_deadline: true,
+        }
+    }
+}
