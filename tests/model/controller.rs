@@ -5,11 +5,11 @@ use super::{
     protocol::Protocol,
     real::Question,
     servers::{Answer, Reply},
-    state::{Came, Do, Known, Late, Message, Object, Process, REQUESTS, State, Status, TARGETS, Todo, Work},
+    state::{Came, Do, Known, Late, Message, Object, Of, Process, REQUESTS, State, Status, TARGETS, Todo, Work},
 };
 
 impl Protocol {
-    /// A step for a request: look, decide, and send the status. `None` if there is nothing to do.
+    /// A step for a request: look, decide, and send what is written first. `None` if there is nothing to do.
     pub fn step(&self, state: &State, request: usize) -> Option<State> {
         let known = state.process.known[request];
         if state.process.work.is_some() || !known.object.there {
@@ -17,39 +17,47 @@ impl Protocol {
         }
         let mut next = *state;
         let outcomes = std::mem::take(&mut next.process.outcomes[request]);
+        next.process.unsettled_then[request] = [false; TARGETS];
         let decided = self.real.decide(&self.question(state, request, outcomes));
-        let message = |status| Message::Status {
-            request: number(request),
-            status,
-            current: known.current,
-            hands_over: None,
-        };
+        if decided.status.is_none() && decided.effects == Todo::default() {
+            return (next != *state).then_some(next);
+        }
+        let fences = self.rules.fence && decided.effects.iter().flatten().any(|effect| effect.is_about_keycloak());
+        let fence = (fences && !known.fenced && known.found.is_none()).then_some((known.object.status, true));
         let mut work = Work {
             request: number(request),
             current: known.current,
-            sent: decided.status.map(message),
+            sent: None,
+            write: decided.status.map(|status| (status, false)).or(fence),
             todo: decided.effects,
-            last: None,
             came: [None; TARGETS],
+            unsettled: [false; TARGETS],
             told: true,
         };
-        if decided.status.is_none() && decided.effects == Todo::default() {
-            return (outcomes != [None; TARGETS]).then_some(next);
-        }
-        if self.acts_before_it_writes(&decided.effects) {
-            (work.sent, work.last) = (None, decided.status);
+        let other = state.process.known[1 - request];
+        if fences && other.object.there && !other.object.is_over() && other.found.is_none() && !other.fenced {
+            let (request, status, current) = (number(1 - request), other.object.status, other.current);
+            work.sent = Some(Message::Status { request, status, current, fence: true, of: Of::Other });
+        } else {
+            self.writes_first(&mut work);
         }
         next.process.work = Some(work);
         Some(next)
     }
 
-    /// Only where a fault is planted.
-    fn acts_before_it_writes(&self, effects: &Todo) -> bool {
-        effects.iter().flatten().any(|effect| match effect {
+    /// The status is sent before the effects, unless the wrong order is planted.
+    fn writes_first(&self, work: &mut Work) {
+        let acts_first = |effect: &Do| match effect {
             Do::Map(_) | Do::Confirm(_) => !self.rules.intent_first,
             Do::Unmap(_) => !self.rules.revoking_first,
             Do::AddFinalizer | Do::RemoveFinalizer | Do::HandOver { .. } => false,
-        })
+        };
+        if work.todo.iter().flatten().any(acts_first) {
+            return;
+        }
+        let (request, current) = (work.request, work.current);
+        let message = |(status, fence)| Message::Status { request, status, current, fence, of: Of::Itself };
+        work.sent = work.write.take().map(message);
     }
 
     fn question(&self, state: &State, request: usize, outcomes: [Option<Came>; TARGETS]) -> Question {
@@ -60,6 +68,8 @@ impl Protocol {
             let mapping = state.keycloak[target];
             (mapping.there, !mapping.renamed && !mapping.deleted)
         };
+        let Process { unsettled, unsettled_then, .. } = state.process;
+        let unsettled = |target: usize| unsettled[target] || unsettled_then[request][target];
         Question {
             request: number(request),
             now: state.now,
@@ -67,7 +77,7 @@ impl Protocol {
             found,
             other: other.there.then_some(other),
             has: looks.then(|| std::array::from_fn(seen)),
-            unsettled: state.process.unsettled,
+            unsettled: std::array::from_fn(unsettled),
             outcomes,
         }
     }
@@ -79,6 +89,9 @@ impl Protocol {
         let mut next = *state;
         let mut doing = work;
         doing.todo = [work.todo[1], None];
+        for target in (0..TARGETS).filter(|_| self.rules.judges_as_sent) {
+            doing.unsettled[target] |= state.process.unsettled[target];
+        }
         let finalizer = |on| Message::Finalizer { request: work.request, on, current: work.current };
         match effect {
             Do::AddFinalizer => doing.sent = Some(finalizer(true)),
@@ -94,7 +107,8 @@ impl Protocol {
                 if heir.object.there {
                     let status = self.real.handed_over(heir.object.status, target);
                     let (request, current) = (to, heir.current);
-                    doing.sent = Some(Message::Status { request, status, current, hands_over: Some(target) });
+                    let of = Of::Heir(target);
+                    doing.sent = Some(Message::Status { request, status, current, fence: false, of });
                 } else {
                     doing.came[usize::from(target)] = Some(Came::Failed);
                 }
@@ -128,27 +142,18 @@ impl Protocol {
             work.sent = None;
         }
         match message {
-            Message::Status { request, status, hands_over: None, .. } => {
-                self.status_answered(&mut next, usize::from(request), status, heard, answer);
-            }
-            Message::Status { request, status, hands_over: Some(target), .. } => {
-                let heir = usize::from(request);
-                let came = match heard {
-                    Some(Reply::Done) => {
-                        self.wrote(&mut next, heir);
-                        Some(Came::HandedOver)
-                    }
-                    Some(Reply::Conflict) => {
-                        self.learns(&mut next, heir);
-                        None
-                    }
-                    Some(Reply::NotFound | Reply::Refused) => Some(Came::Failed),
-                    None => {
-                        remember_sent(&mut next.process.known[heir], status);
-                        Some(Came::Failed)
-                    }
-                };
-                came_out(&mut next, usize::from(target), came);
+            Message::Status { request, status, of, .. } => {
+                let request = usize::from(request);
+                if heard.is_none() {
+                    left_open(&mut next.process.known[request], status);
+                }
+                // Whether what it conflicts with can be read.
+                let heard = heard.filter(|_| answer != Answer::Unread);
+                match of {
+                    Of::Itself => self.status_answered(&mut next, request, heard),
+                    Of::Other => self.fence_answered(&mut next, request, heard),
+                    Of::Heir(target) => self.heir_answered(&mut next, request, target.into(), heard),
+                }
             }
             Message::Finalizer { request, .. } => self.finalizer_answered(&mut next, usize::from(request), heard),
             Message::Map { target, again, .. } | Message::Unmap { target, again, .. } => {
@@ -160,14 +165,7 @@ impl Protocol {
         Some(next)
     }
 
-    fn status_answered(
-        &self,
-        next: &mut State,
-        request: usize,
-        status: Status,
-        heard: Option<Reply>,
-        answer: Answer,
-    ) {
+    fn status_answered(&self, next: &mut State, request: usize, heard: Option<Reply>) {
         match heard {
             Some(Reply::Done) => {
                 self.wrote(next, request);
@@ -175,7 +173,7 @@ impl Protocol {
                     work.current = true;
                 }
             }
-            Some(Reply::Conflict) if answer != Answer::Unread => {
+            Some(Reply::Conflict | Reply::NotFound) => {
                 self.learns(next, request);
                 if next.process.known[request].object.there {
                     next.process.work = None;
@@ -183,21 +181,44 @@ impl Protocol {
                     removes_all_the_same(next);
                 }
             }
-            Some(Reply::NotFound) => {
-                self.learns(next, request);
-                removes_all_the_same(next);
-            }
-            Some(Reply::Conflict | Reply::Refused) => removes_all_the_same(next),
-            None => {
-                remember_sent(&mut next.process.known[request], status);
-                removes_all_the_same(next);
+            Some(Reply::Refused) | None => removes_all_the_same(next),
+        }
+    }
+
+    /// After a fence it is decided anew. What is taken away does not wait for a fence that fails.
+    fn fence_answered(&self, next: &mut State, other: usize, heard: Option<Reply>) {
+        match heard {
+            Some(Reply::Done) => self.wrote(next, other),
+            Some(Reply::Conflict | Reply::NotFound) => self.learns(next, other),
+            Some(Reply::Refused) | None => {
+                if let Some(work) = &mut next.process.work
+                    && work.todo.iter().flatten().any(|effect| matches!(effect, Do::Unmap(_)))
+                {
+                    return self.writes_first(work);
+                }
             }
         }
+        next.process.work = None;
+    }
+
+    fn heir_answered(&self, next: &mut State, heir: usize, target: usize, heard: Option<Reply>) {
+        let came = match heard {
+            Some(Reply::Done) => {
+                self.wrote(next, heir);
+                Some(Came::HandedOver)
+            }
+            Some(Reply::Conflict) => {
+                self.learns(next, heir);
+                None
+            }
+            Some(Reply::NotFound | Reply::Refused) | None => Some(Came::Failed),
+        };
+        came_out(next, target, came);
     }
 
     fn finalizer_answered(&self, next: &mut State, request: usize, heard: Option<Reply>) {
         match heard {
-            Some(Reply::Done) => self.wrote(next, request),
+            Some(Reply::Done) => self.answers(next, request),
             Some(Reply::Conflict) => {
                 self.learns(next, request);
                 next.process.work = None;
@@ -231,11 +252,25 @@ impl Protocol {
         came_out(next, target, Some(came));
     }
 
-    /// An answer says what is stored now.
+    /// An answer says what is stored now, and that nothing that was sent before can arrive any more. The first one since this
+    /// process leads: what the leader before has sent to Keycloak may still.
     fn wrote(&self, next: &mut State, request: usize) {
+        let Known { object, fenced, .. } = next.process.known[request];
+        if !fenced && self.rules.inherits_unsettled && object.status.is_being_written() {
+            for target in (0..TARGETS).filter(|target| object.status.claims(*target)) {
+                next.process.unsettled[target] = true;
+            }
+        }
+        self.answers(next, request);
+        next.process.known[request].fenced = true;
+    }
+
+    /// An answer says what is stored now.
+    fn answers(&self, next: &mut State, request: usize) {
+        let fenced = next.process.known[request].fenced;
         if self.rules.own_writes {
             let object = next.api[request];
-            next.process.known[request] = Known { object, current: true, ..Known::default() };
+            next.process.known[request] = Known { object, current: true, fenced, ..Known::default() };
         }
     }
 
@@ -244,12 +279,13 @@ impl Protocol {
         let stored = next.api[request];
         let known = &mut next.process.known[request];
         let ours = stored.status == known.object.status || known.sent.contains(&Some(stored.status));
+        let fenced = known.fenced;
         *known = match (stored.there, ours) {
             (false, _) => Known { current: true, ..Known::default() },
-            (true, true) => Known { object: stored, current: true, ..Known::default() },
+            (true, true) => Known { object: stored, current: true, fenced, ..Known::default() },
             (true, false) => {
                 let object = Object { status: known.object.status, ..stored };
-                Known { object, current: true, found: Some(stored.status), ..Known::default() }
+                Known { object, current: true, fenced, found: Some(stored.status), ..Known::default() }
             }
         };
     }
@@ -308,7 +344,9 @@ impl From<bool> for Came {
     }
 }
 
-fn remember_sent(known: &mut Known, status: Status) {
+/// A write of a status without an answer may have arrived, and may yet.
+fn left_open(known: &mut Known, status: Status) {
+    known.fenced = false;
     if !known.sent.contains(&Some(status)) {
         known.sent = [Some(status), known.sent[0]];
         known.sent.sort_by_key(|sent| sent.map(|status| status.number));
@@ -327,7 +365,7 @@ fn removes_all_the_same(next: &mut State) {
     let mut todo = Todo::default();
     let removals = work.todo.iter().flatten().filter(|effect| matches!(effect, Do::Unmap(_)));
     todo.iter_mut().zip(removals).for_each(|(place, effect)| *place = Some(*effect));
-    (work.todo, work.last, work.told) = (todo, None, false);
+    (work.todo, work.write, work.told) = (todo, None, false);
 }
 
 /// A step is over when nothing is left to do.
@@ -336,13 +374,15 @@ fn finish(next: &mut State) {
     if work.sent.is_some() || work.todo[0].is_some() {
         return;
     }
-    if let Some(status) = work.last.take() {
+    // Only where the wrong order is planted.
+    if let Some((status, fence)) = work.write.take() {
         let (request, current) = (work.request, work.current);
-        work.sent = Some(Message::Status { request, status, current, hands_over: None });
+        work.sent = Some(Message::Status { request, status, current, fence, of: Of::Itself });
         return;
     }
     if work.told {
         next.process.outcomes[usize::from(work.request)] = work.came;
+        next.process.unsettled_then[usize::from(work.request)] = work.unsettled;
     }
     next.process.work = None;
 }

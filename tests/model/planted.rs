@@ -39,6 +39,10 @@ pub fn before(rules: &Rules, mut request: Request, observed: &mut Observed, now:
             }
         }
     }
+    let has_heirs = !observed.siblings.is_empty() && request.phase() == Some(Phase::Revoking);
+    if !rules.settles || (has_heirs && !rules.settles_at_hand_over) {
+        observed.travelling.clear();
+    }
     request
 }
 

@@ -23,13 +23,15 @@ use super::{
     state::{Came, Do, Object, PerTarget, REQUESTS, Status, TARGETS, Todo},
     vocabulary::{
         policies::{PolicyBuilder, policy},
-        requests::request,
+        requests::{ours, request},
         world::{ALICE, World, at, world},
     },
 };
 
 /// Seconds in a tick.
 const TICK: i64 = 3600;
+/// What is unsettled is so until then, as far as the texts say: when it is over is up to the model.
+const A_LONG_TIME: u8 = 99;
 /// The grants of the policy: the targets' names.
 pub const GRANTS: PerTarget<&str> = ["admin", "debug"];
 /// The requests' names, and UIDs.
@@ -184,6 +186,10 @@ impl Real {
             (!other.phase().is_some_and(Phase::is_final)).then_some(other)
         };
         seen.siblings = question.other.as_ref().and_then(siblings).into_iter().collect();
+        seen.travelling.clear();
+        for (_, name) in GRANTS.iter().enumerate().filter(|(target, _)| question.unsettled[*target]) {
+            seen.travelling.insert(ours(name).id, time(A_LONG_TIME));
+        }
         seen.outcomes.clear();
         for (target, came) in question.outcomes.iter().enumerate() {
             let result = came.map(|came| match came {
@@ -279,6 +285,8 @@ impl Memory {
 fn forget_the_past(status: &mut AccessRequestStatus, past: i64) {
     let past = || Time(at(past));
     status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = past());
+    // A fence is a new version in the model.
+    status.fence = None;
     status.ends.iter_mut().for_each(|end| end.at = past());
     if let Some(grant) = &mut status.grant {
         grant.starts_at = past();

@@ -20,6 +20,12 @@ pub struct Rules {
     /// The status is written before the effects: an intent before its mapping, Revoking before its removal.
     pub intent_first: bool,
     pub revoking_first: bool,
+    /// Before anything is done in Keycloak every open request has an acknowledged write.
+    pub fence: bool,
+    /// Who takes over takes what the one before may have sent to Keycloak for unsettled.
+    pub inherits_unsettled: bool,
+    /// What came of a write is judged by what was on its way when that was sent, not by what is later.
+    pub judges_as_sent: bool,
     /// A 404 is looked into, and proves nothing by itself.
     pub not_found_is_no_proof: bool,
     // The domain.
@@ -39,6 +45,10 @@ pub struct Rules {
     pub strict_holders: bool,
     /// An activation that goes on keeps its deadline.
     pub keeps_deadline: bool,
+    /// Nothing is settled while a write without an answer may still arrive.
+    pub settles: bool,
+    /// Nor is what another request holds.
+    pub settles_at_hand_over: bool,
 }
 
 impl Default for Rules {
@@ -51,6 +61,9 @@ impl Default for Rules {
             fresh_list: true,
             intent_first: true,
             revoking_first: true,
+            fence: true,
+            inherits_unsettled: true,
+            judges_as_sent: true,
             not_found_is_no_proof: true,
             finalizer_first: true,
             confirms_only: true,
@@ -60,6 +73,8 @@ impl Default for Rules {
             waits_for_revoking: true,
             strict_holders: true,
             keeps_deadline: true,
+            settles: true,
+            settles_at_hand_over: true,
         }
     }
 }

@@ -47,7 +47,7 @@ impl Protocol {
     /// A write arrives.
     pub fn arrives(&self, next: &mut State, message: Message) -> Reply {
         match message {
-            Message::Status { request, status, current, .. } => {
+            Message::Status { request, status, current, fence, of: _ } => {
                 let request = usize::from(request);
                 let object = next.api[request];
                 if !object.there {
@@ -67,7 +67,7 @@ impl Protocol {
                     }
                 }
                 // What says the same makes no new version.
-                if object.status != status {
+                if fence || object.status != status {
                     next.api[request].status = status;
                     next.touched(request);
                 }

@@ -78,6 +78,10 @@ impl Status {
     pub fn is_live(self) -> bool {
         matches!(self.phase, Phase::Activating | Phase::Active | Phase::Revoking)
     }
+    /// Keycloak is being written for it.
+    pub fn is_being_written(self) -> bool {
+        matches!(self.phase, Phase::Activating | Phase::Revoking)
+    }
     /// Says that a target is ours.
     pub fn claims(self, target: usize) -> bool {
         self.is_live() && self.has(target) && !self.had_before(target)
@@ -136,6 +140,8 @@ pub struct Known {
     pub found: Option<Status>,
     /// Statuses that were sent, and nobody knows whether they have arrived.
     pub sent: [Option<Status>; 2],
+    /// Whether a write of its status was acknowledged since this process leads, and none was left without an answer since.
+    pub fenced: bool,
 }
 
 /// The operator's process.
@@ -146,6 +152,8 @@ pub struct Process {
     pub outcomes: [PerTarget<Option<Came>>; REQUESTS],
     /// Writes to these targets may still be on their way to Keycloak.
     pub unsettled: PerTarget<bool>,
+    /// So it was when that was sent of which the outcomes came.
+    pub unsettled_then: [PerTarget<bool>; REQUESTS],
     /// The step that is under way. There is one at a time: both requests are of one person.
     pub work: Option<Work>,
 }
@@ -158,12 +166,14 @@ pub struct Work {
     pub current: bool,
     /// What was sent and not answered yet.
     pub sent: Option<Message>,
+    /// The status that is still to be written, and whether it says nothing new and is a fence.
+    pub write: Option<(Status, bool)>,
     /// What is left to do.
     pub todo: Todo,
-    /// A status that is written last, if the order is the wrong way round.
-    pub last: Option<Status>,
     /// What came of it so far.
     pub came: PerTarget<Option<Came>>,
+    /// What was unsettled when something was done.
+    pub unsettled: PerTarget<bool>,
     /// Whether the next step hears of that.
     pub told: bool,
 }
@@ -182,6 +192,16 @@ pub enum Do {
     HandOver { target: u8, to: u8 },
 }
 
+impl Do {
+    /// Something is done in Keycloak, or about who holds what there.
+    pub const fn is_about_keycloak(self) -> bool {
+        match self {
+            Self::Map(_) | Self::Confirm(_) | Self::Unmap(_) | Self::HandOver { .. } => true,
+            Self::AddFinalizer | Self::RemoveFinalizer => false,
+        }
+    }
+}
+
 /// What came of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Came {
@@ -196,18 +216,29 @@ pub enum Came {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// A request's status, with its resourceVersion: `current` says whether that is still the one in the API server.
-    Status { request: u8, status: Status, current: bool, hands_over: Option<u8> },
+    /// A `fence` is a new version also if it says nothing new.
+    Status { request: u8, status: Status, current: bool, fence: bool, of: Of },
     Finalizer { request: u8, on: bool, current: bool },
     /// By the name that the role has now (`renamed`) or had when it was recorded; `again` after a 404.
     Map { target: u8, renamed: bool, again: bool },
     Unmap { target: u8, renamed: bool, again: bool },
 }
 
+/// Whose status is written in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Of {
+    Itself,
+    /// The one that takes a target over.
+    Heir(u8),
+    /// The other one, which is fenced.
+    Other,
+}
+
 impl Message {
     /// Some order.
     fn rank(self) -> (u8, u8, bool, u16) {
         match self {
-            Self::Status { request, status, current, hands_over: _ } => (0, request, current, status.number),
+            Self::Status { request, status, current, fence: _, of: _ } => (0, request, current, status.number),
             Self::Finalizer { request, on, current } => (1, request, current, on.into()),
             Self::Map { target, renamed, again } => (2, target, again, renamed.into()),
             Self::Unmap { target, renamed, again } => (3, target, again, renamed.into()),

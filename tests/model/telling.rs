@@ -8,7 +8,7 @@ use super::{
     protocol::{Action, Protocol},
     real::{GRANTS, NAMES, words},
     servers::{Answer, Event},
-    state::{Do, Known, Message, Object, State, TARGETS},
+    state::{Do, Known, Message, Object, Of, State, TARGETS},
 };
 
 /// What a checker has looked at, in one line.
@@ -183,9 +183,14 @@ fn does(effect: Do) -> String {
 fn message(model: &Protocol, message: Message) -> String {
     let old = |current: bool| if current { "" } else { " (of an old version)" };
     match message {
-        Message::Status { request, status, current, hands_over } => {
-            let heir = if hands_over.is_some() { " as the heir" } else { "" };
-            format!("status of {}{heir}: {}{}", NAMES[usize::from(request)], words(&model.real, status), old(current))
+        Message::Status { request, status, current, fence, of } => {
+            let name = NAMES[usize::from(request)];
+            let what = match (of, fence) {
+                (Of::Heir(_), _) => format!("status of {name}, the heir"),
+                (_, true) => format!("fence of {name}"),
+                (_, false) => format!("status of {name}"),
+            };
+            format!("{what}: {}{}", words(&model.real, status), old(current))
         }
         Message::Finalizer { request, on, current } => {
             let on = if on { "on" } else { "off" };
