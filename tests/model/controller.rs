@@ -23,7 +23,8 @@ impl Protocol {
             return (next != *state).then_some(next);
         }
         let fences = self.rules.fence && decided.effects.iter().flatten().any(|effect| effect.is_about_keycloak());
-        let fence = (fences && !known.fenced && known.found.is_none()).then_some((known.object.status, true));
+        let fence = fences && !known.fenced && !known.vanished && known.found.is_none();
+        let fence = fence.then_some((known.object.status, true));
         let mut work = Work {
             request: number(request),
             current: known.current,
@@ -35,13 +36,21 @@ impl Protocol {
             told: true,
         };
         let other = state.process.known[1 - request];
-        if fences && other.object.there && !other.object.is_over() && other.found.is_none() && !other.fenced {
+        let open = other.object.there && !other.object.is_over() && other.found.is_none();
+        if fences && open && other.vanished && !self.rules.fences_no_vanished {
+            // There is nothing that could ever be fenced, and it is decided anew, again and again.
+            return (next != *state).then_some(next);
+        }
+        if fences && open && !other.vanished && !other.fenced {
             let (request, status, current) = (number(1 - request), other.object.status, other.current);
             work.sent = Some(Message::Status { request, status, current, fence: true, of: Of::Other });
         } else {
             self.writes_first(&mut work);
         }
         next.process.work = Some(work);
+        if known.vanished {
+            keeps(&mut next, request);
+        }
         Some(next)
     }
 
@@ -175,7 +184,7 @@ impl Protocol {
             }
             Some(Reply::Conflict | Reply::NotFound) => {
                 self.learns(next, request);
-                if next.process.known[request].object.there {
+                if next.api[request].there {
                     next.process.work = None;
                 } else {
                     removes_all_the_same(next);
@@ -189,7 +198,9 @@ impl Protocol {
     fn fence_answered(&self, next: &mut State, other: usize, heard: Option<Reply>) {
         match heard {
             Some(Reply::Done) => self.wrote(next, other),
-            Some(Reply::Conflict | Reply::NotFound) => self.learns(next, other),
+            Some(Reply::Conflict) => self.learns(next, other),
+            // The watch will tell.
+            Some(Reply::NotFound) => {}
             Some(Reply::Refused) | None => {
                 if let Some(work) = &mut next.process.work
                     && work.todo.iter().flatten().any(|effect| matches!(effect, Do::Unmap(_)))
@@ -280,7 +291,12 @@ impl Protocol {
         let known = &mut next.process.known[request];
         let ours = stored.status == known.object.status || known.sent.contains(&Some(stored.status));
         let fenced = known.fenced;
+        let live = known.object.there && known.object.status.is_live() && self.rules.tombstones;
         *known = match (stored.there, ours) {
+            (false, _) if live => {
+                let object = Object { finalizer: false, deleting: true, ..known.object };
+                Known { object, current: true, vanished: true, ..Known::default() }
+            }
             (false, _) => Known { current: true, ..Known::default() },
             (true, true) => Known { object: stored, current: true, fenced, ..Known::default() },
             (true, false) => {
@@ -322,6 +338,13 @@ impl Protocol {
                 self.goes_on_without_the_lease(&mut next, effect);
             }
         }
+        for request in (0..REQUESTS).filter(|request| state.has_vanished(*request)) {
+            let status = state.process.known[request].object.status;
+            for target in (0..TARGETS).filter(|target| status.claims(*target)) {
+                next.keycloak[target].forgotten = true;
+                next.keycloak[target].protected = false;
+            }
+        }
         next.process = Process::default();
         for request in 0..REQUESTS {
             let stored = if self.rules.fresh_list { state.api[request] } else { state.standby[request] };
@@ -342,6 +365,20 @@ impl From<bool> for Came {
     fn from(maps: bool) -> Self {
         if maps { Self::Mapped } else { Self::Removed }
     }
+}
+
+/// The status of a request that is known here only is kept here, until it is over.
+fn keeps(next: &mut State, request: usize) {
+    let Some(work) = &mut next.process.work else { return };
+    if let Some(Message::Status { status, of: Of::Itself, .. }) = work.sent {
+        work.sent = None;
+        let known = &mut next.process.known[request];
+        known.object.status = status;
+        if status.phase.is_final() {
+            *known = Known { current: true, ..Known::default() };
+        }
+    }
+    finish(next);
 }
 
 /// A write of a status without an answer may have arrived, and may yet.

@@ -9,10 +9,10 @@ use hallpass::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::rules::Rules;
+use super::rules::Domain;
 
 /// As `decide` sees the world.
-pub fn before(rules: &Rules, mut request: Request, observed: &mut Observed, now: Timestamp) -> Request {
+pub fn before(rules: &Domain, mut request: Request, observed: &mut Observed, now: Timestamp) -> Request {
     let approved = request.phase() == Some(Phase::Approved);
     request.has_finalizer |= approved && !rules.finalizer_first;
     if approved && let Some(Ok(targets)) = &mut observed.targets {
@@ -47,7 +47,7 @@ pub fn before(rules: &Rules, mut request: Request, observed: &mut Observed, now:
 }
 
 /// What `decide` says.
-pub fn after(rules: &Rules, mut decision: Decision, request: &Request, now: Timestamp) -> Decision {
+pub fn after(rules: &Domain, mut decision: Decision, request: &Request, now: Timestamp) -> Decision {
     if !rules.confirms_only {
         for effect in &mut decision.effects {
             if let Effect::Confirm(target) = effect {

@@ -1,6 +1,6 @@
 //! The protocol as a model: its states, what can happen in each, and what must hold.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hallpass::api::Phase;
 use stateright::{Model, Property};
@@ -52,7 +52,7 @@ pub enum Action {
 pub struct Protocol {
     pub config: Config,
     pub rules: Rules,
-    pub real: Real,
+    pub real: Arc<Real>,
     pub rest: Rest,
     /// What was violated first, and where: what is violated later is further away.
     pub first: OnceLock<(&'static str, State)>,
@@ -69,7 +69,7 @@ pub const COMES_TO_REST: &str = "without further faults every request ends and n
 
 impl Protocol {
     pub fn new(config: Config, rules: Rules) -> Self {
-        let real = Real::new(&config.wants, config.lasting, config.ticks, rules);
+        let real = Real::shared(&config.wants, config.lasting, config.ticks, rules.domain);
         Self { config, rules, real, rest: Rest::default(), first: OnceLock::new() }
     }
 
@@ -113,12 +113,13 @@ impl Protocol {
 
     /// Whether something of ours is in Keycloak.
     pub fn leaves_something(state: &State) -> bool {
-        state.keycloak.iter().any(|mapping| mapping.there && mapping.ours && !mapping.admins)
+        state.keycloak.iter().any(|mapping| mapping.there && mapping.ours && !mapping.admins && !mapping.forgotten)
     }
 
     /// Whether all requests are over, and nothing is on its way.
     pub fn is_quiet(state: &State) -> bool {
         let over = state.api.iter().all(|object| object.is_over() && !(object.there && object.deleting));
+        let over = over && !(0..REQUESTS).any(|request| state.has_vanished(request));
         over && state.process.work.is_none() && state.late == [None; 2]
     }
 }
@@ -143,7 +144,7 @@ impl Model for Protocol {
         }
         for i in 0..2 {
             actions.extend([Action::Step(i), Action::Shows(i), Action::Lands(i), Action::Dies(i)]);
-            let of_a_request = [Event::Ends(i), Event::Deletes(i), Event::Vanishes(i)];
+            let of_a_request = [Event::Ends(i), Event::Deletes(i), Event::Vanishes(i), Event::Bares(i)];
             actions.extend(of_a_request.map(Action::Happens));
             if !self.rules.fresh_list {
                 actions.push(Action::ShowsStandby(i));

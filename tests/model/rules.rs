@@ -1,16 +1,15 @@
-//! The rules of the protocol, each with a switch. Those of the domain are switched off by changing what `decide` sees or
-//! says, those of the controller in the model's own glue.
+//! The rules of the protocol, each with a switch that a test turns off to plant a fault. Those of the domain are turned off
+//! by changing what `decide` sees or says, those of the servers and of the controller in the model's own glue.
 
-/// What is done as it should be. All of it, unless a test plants a fault.
+/// What is done as it should be around the domain.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
 pub struct Rules {
-    // The API server.
+    pub domain: Domain,
     /// A status is written with the resourceVersion that was seen.
     pub resource_version: bool,
     /// The CRD's rules: final is final, no later deadline, `preExisting` never becomes true, no target is taken out.
     pub crd: bool,
-    // The controller.
     /// What was acknowledged is known before the watch shows it.
     pub own_writes: bool,
     /// A replica that has lost the lease writes no more to Keycloak.
@@ -24,11 +23,20 @@ pub struct Rules {
     pub fence: bool,
     /// Who takes over takes what the one before may have sent to Keycloak for unsettled.
     pub inherits_unsettled: bool,
+    /// A live request that disappears is remembered until what it gave is gone.
+    pub tombstones: bool,
+    /// Such a one is not waited for: there is nothing that could be fenced.
+    pub fences_no_vanished: bool,
     /// What came of a write is judged by what was on its way when that was sent, not by what is later.
     pub judges_as_sent: bool,
     /// A 404 is looked into, and proves nothing by itself.
     pub not_found_is_no_proof: bool,
-    // The domain.
+}
+
+/// What `decide` does as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
+pub struct Domain {
     /// The finalizer is on before anything is given.
     pub finalizer_first: bool,
     /// What the person had before is never mapped by us.
@@ -51,30 +59,34 @@ pub struct Rules {
     pub settles_at_hand_over: bool,
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            resource_version: true,
-            crd: true,
-            own_writes: true,
-            lease: true,
-            fresh_list: true,
-            intent_first: true,
-            revoking_first: true,
-            fence: true,
-            inherits_unsettled: true,
-            judges_as_sent: true,
-            not_found_is_no_proof: true,
-            finalizer_first: true,
-            confirms_only: true,
-            inherits_ours: true,
-            keeps_theirs: true,
-            hands_over: true,
-            waits_for_revoking: true,
-            strict_holders: true,
-            keeps_deadline: true,
-            settles: true,
-            settles_at_hand_over: true,
-        }
-    }
-}
+/// All of them.
+pub const ALL: Rules = Rules {
+    domain: DOMAIN,
+    resource_version: true,
+    crd: true,
+    own_writes: true,
+    lease: true,
+    fresh_list: true,
+    intent_first: true,
+    revoking_first: true,
+    fence: true,
+    inherits_unsettled: true,
+    tombstones: true,
+    fences_no_vanished: true,
+    judges_as_sent: true,
+    not_found_is_no_proof: true,
+};
+
+/// All of the domain.
+pub const DOMAIN: Domain = Domain {
+    finalizer_first: true,
+    confirms_only: true,
+    inherits_ours: true,
+    keeps_theirs: true,
+    hands_over: true,
+    waits_for_revoking: true,
+    strict_holders: true,
+    keeps_deadline: true,
+    settles: true,
+    settles_at_hand_over: true,
+};

@@ -1,4 +1,5 @@
-//! The runs.
+//! The worlds that are explored. Those of `make test` take seconds; `make model` explores the others, and prints how much
+//! each has of states.
 
 use std::time::Instant;
 
@@ -6,44 +7,57 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 use super::{
     protocol::{Config, Protocol},
-    rules::Rules,
+    rules::{ALL, Rules},
     state::Budget,
     telling,
 };
 
-/// Two requests for the same, an hour each.
-const SAME: Config = Config {
-    wants: [&[0], &[0]],
-    lasting: [1, 1],
-    ticks: 2,
-    finalizer: true,
-    budget: Budget { faults: 0, admin: 0, user: 0, role: 0, vanish: 0 },
-};
+/// Nothing goes wrong.
+pub const NOTHING: Budget = Budget { faults: 0, admin: 0, user: 0, role: 0, vanish: 0 };
 
-fn run(name: &str, config: Config, rules: Rules) -> Result<String, String> {
+/// Two requests for the same, an hour each.
+pub const SAME: Config =
+    Config { wants: [&[0], &[0]], lasting: [1, 1], ticks: 2, finalizer: true, budget: NOTHING };
+
+/// Explores a world. What is found is told as a list of steps.
+pub fn explore(name: &str, config: Config, rules: Rules, threads: usize) -> Result<String, (&'static str, String)> {
     let began = Instant::now();
-    let checker = Protocol::new(config, rules)
-        .checker()
-        .threads(2)
-        .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
-    let looked_at = telling::looked_at(checker.model(), &checker, began.elapsed());
-    let line = format!("{name}: {looked_at}");
+    let model = Protocol::new(config, rules);
+    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let line = format!("{name}: {}", telling::looked_at(checker.model(), &checker, began.elapsed()));
     match checker.discoveries().into_iter().next() {
         None => Ok(line),
-        Some((property, path)) => {
-            Err(format!("{line}\nviolated: {property}\n{}", telling::steps(checker.model(), path)))
-        }
+        Some((property, path)) => Err((
+            property,
+            format!("{line}\nviolated: {property}\n{}", telling::steps(checker.model(), path)),
+        )),
     }
 }
 
-#[test]
-fn try_it() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let budget = Budget { faults: number("F"), admin: number("A"), user: number("U"), role: number("M"), vanish: number("V") };
-    match run("try", Config { budget, ..SAME }, Rules::default()) {
+#[track_caller]
+fn holds(name: &str, config: Config) {
+    match explore(name, config, ALL, 1) {
         Ok(line) => println!("{line}"),
-        Err(line) => panic!("{line}"),
+        Err((_, told)) => panic!("{told}"),
     }
+}
+
+/// One name for each test: the budget, and what else differs.
+macro_rules! worlds {
+    ($($(#[$attribute:meta])* $name:ident: $budget:expr, $($field:ident: $value:expr),*;)*) => { $(
+        #[test]
+        $(#[$attribute])*
+        fn $name() {
+            holds(stringify!($name), Config { budget: $budget, $($field: $value,)* ..SAME });
+        }
+    )* };
+}
+
+worlds! {
+    an_administrator_meddles: Budget { admin: 2, ..NOTHING },;
+    users_end_and_delete: Budget { user: 1, ..NOTHING },;
+    a_role_is_renamed_or_deleted: Budget { role: 1, ..NOTHING },;
+    a_request_is_destroyed: Budget { vanish: 1, ..NOTHING },;
+    a_write_or_its_answer_is_lost: Budget { faults: 1, ..NOTHING },;
+    two_targets: Budget { admin: 1, ..NOTHING }, wants: [&[0], &[1]];
 }

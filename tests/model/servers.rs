@@ -41,6 +41,8 @@ pub enum Event {
     Deletes(u8),
     /// The request goes without its finalizer having run.
     Vanishes(u8),
+    /// Somebody takes the finalizer off.
+    Bares(u8),
 }
 
 impl Protocol {
@@ -151,7 +153,7 @@ impl Protocol {
             Event::Maps(_) | Event::Unmaps(_) => admin,
             Event::Renames(_) | Event::DeletesRole(_) => role,
             Event::Ends(_) | Event::Deletes(_) => user,
-            Event::Vanishes(_) => vanish,
+            Event::Vanishes(_) | Event::Bares(_) => vanish,
         };
         *budget = budget.checked_sub(1)?;
         match event {
@@ -161,7 +163,7 @@ impl Protocol {
                 if mapping.deleted || (mapping.there && mapping.admins) {
                     return None;
                 }
-                mapping.protected = !claimed && !mapping.ours;
+                mapping.protected = !claimed && !mapping.ours && !mapping.forgotten;
                 (mapping.there, mapping.admins) = (true, true);
             }
             Event::Unmaps(target) => {
@@ -185,7 +187,7 @@ impl Protocol {
                 }
                 *mapping = Mapping { meddled: true, deleted: true, ..Mapping::default() };
             }
-            Event::Ends(request) | Event::Deletes(request) | Event::Vanishes(request) => {
+            Event::Ends(request) | Event::Deletes(request) | Event::Vanishes(request) | Event::Bares(request) => {
                 let object = &mut next.api[usize::from(request)];
                 if !object.there {
                     return None;
@@ -196,6 +198,8 @@ impl Protocol {
                     Event::Deletes(_) if object.finalizer && !object.deleting => object.deleting = true,
                     Event::Deletes(_) if !object.finalizer => *object = Object::default(),
                     Event::Vanishes(_) if object.finalizer => *object = Object::default(),
+                    Event::Bares(_) if object.finalizer && object.deleting => *object = Object::default(),
+                    Event::Bares(_) if object.finalizer => object.finalizer = false,
                     _ => return None,
                 }
                 next.touched(usize::from(request));
@@ -208,6 +212,7 @@ impl Protocol {
 impl Mapping {
     /// The same role, and the person does not have it.
     fn absent(self) -> Self {
-        Self { renamed: self.renamed, deleted: self.deleted, meddled: self.meddled, ..Self::default() }
+        let Self { renamed, deleted, meddled, forgotten, .. } = self;
+        Self { renamed, deleted, meddled, forgotten, ..Self::default() }
     }
 }

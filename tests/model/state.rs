@@ -123,6 +123,8 @@ pub struct Mapping {
     pub protected: bool,
     /// An administrator took it away since.
     pub meddled: bool,
+    /// A request that gave it was destroyed, and then the process that knew of it: nobody can tell that it is ours.
+    pub forgotten: bool,
     /// The role has another name by now.
     pub renamed: bool,
     /// The role was deleted.
@@ -140,6 +142,8 @@ pub struct Known {
     pub found: Option<Status>,
     /// Statuses that were sent, and nobody knows whether they have arrived.
     pub sent: [Option<Status>; 2],
+    /// It was live and is not in the API server any more: it is known here only.
+    pub vanished: bool,
     /// Whether a write of its status was acknowledged since this process leads, and none was left without an answer since.
     pub fenced: bool,
 }
@@ -273,7 +277,7 @@ pub struct Budget {
     pub user: u8,
     /// A role is renamed or deleted.
     pub role: u8,
-    /// A request goes without its finalizer having run.
+    /// A request is destroyed or loses its finalizer.
     pub vanish: u8,
 }
 
@@ -335,6 +339,14 @@ impl State {
         };
         let came = self.process.work.iter().map(|work| &work.came).chain(&self.process.outcomes);
         let missing = came.map(|came| came[target]).any(|came| came == Some(Came::Missing));
-        missing || self.api.iter().any(|object| object.there && object.status.claims(target)) || coming.any(claims)
+        let vanished = |request: usize| self.has_vanished(request) && self.process.known[request].object.status.claims(target);
+        let here = self.api.iter().any(|object| object.there && object.status.claims(target));
+        missing || here || (0..REQUESTS).any(vanished) || coming.any(claims)
+    }
+
+    /// Whether a live request is known to the process only, or soon will be.
+    pub fn has_vanished(&self, request: usize) -> bool {
+        let object = self.process.known[request].object;
+        object.there && object.status.is_live() && !self.api[request].there
     }
 }

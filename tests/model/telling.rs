@@ -112,6 +112,7 @@ fn what_happens(model: &Protocol, state: &State, action: Action) -> String {
             Event::Ends(request) => format!("the requester ends {}", name(request)),
             Event::Deletes(request) => format!("somebody deletes {}", name(request)),
             Event::Vanishes(request) => format!("{} is removed without its finalizer", name(request)),
+            Event::Bares(request) => format!("somebody takes the finalizer off {}", name(request)),
         },
         Action::Shows(request) => format!("the watch shows {}", name(request)),
         Action::ShowsStandby(request) => format!("the watch of the other replica shows {}", name(request)),
