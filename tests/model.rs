@@ -4,6 +4,8 @@
 
 #[path = "model/controller.rs"]
 mod controller;
+#[path = "model/mutants.rs"]
+mod mutants;
 #[path = "model/planted.rs"]
 mod planted;
 #[path = "model/protocol.rs"]

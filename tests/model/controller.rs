@@ -338,7 +338,8 @@ impl Protocol {
                 self.goes_on_without_the_lease(&mut next, effect);
             }
         }
-        for request in (0..REQUESTS).filter(|request| state.has_vanished(*request)) {
+        let destroyed = self.config.budget.vanish > state.budget.vanish;
+        for request in (0..REQUESTS).filter(|request| destroyed && state.has_vanished(*request)) {
             let status = state.process.known[request].object.status;
             for target in (0..TARGETS).filter(|target| status.claims(*target)) {
                 next.keycloak[target].forgotten = true;

@@ -27,7 +27,7 @@ pub fn before(rules: &Domain, mut request: Request, observed: &mut Observed, now
         if approved && !rules.inherits_ours {
             grant.targets.iter_mut().for_each(|target| target.pre_existing = true);
         }
-        if !approved && !rules.hands_over {
+        if (approved && !rules.inherits_only_ours) || (!approved && !rules.hands_over) {
             grant.targets.iter_mut().for_each(|target| target.pre_existing = false);
         }
         if !approved && !rules.strict_holders {

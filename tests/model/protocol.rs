@@ -54,6 +54,8 @@ pub struct Protocol {
     pub rules: Rules,
     pub real: Arc<Real>,
     pub rest: Rest,
+    /// What is looked at; all of it if nothing is said.
+    pub only: Option<&'static str>,
     /// What was violated first, and where: what is violated later is further away.
     pub first: OnceLock<(&'static str, State)>,
 }
@@ -68,9 +70,9 @@ pub const LEAVES_NOTHING: &str = "when all requests are over nothing of ours is 
 pub const COMES_TO_REST: &str = "without further faults every request ends and nothing of ours is left";
 
 impl Protocol {
-    pub fn new(config: Config, rules: Rules) -> Self {
+    pub fn new(config: Config, rules: Rules, only: Option<&'static str>) -> Self {
         let real = Real::shared(&config.wants, config.lasting, config.ticks, rules.domain);
-        Self { config, rules, real, rest: Rest::default(), first: OnceLock::new() }
+        Self { config, rules, real, rest: Rest::default(), only, first: OnceLock::new() }
     }
 
     fn targets(&self) -> usize {
@@ -184,7 +186,7 @@ impl Model for Protocol {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let never = Property::<Self>::always;
-        vec![
+        let all = vec![
             never(TAKES_NOTHING, |model, state| {
                 model.unless(TAKES_NOTHING, state, state.broken == Some(Broken::TookAway))
             }),
@@ -199,6 +201,7 @@ impl Model for Protocol {
             never(COMES_TO_REST, |model, state| {
                 model.unless(COMES_TO_REST, state, state.broken.is_none() && !model.comes_to_rest(state))
             }),
-        ]
+        ];
+        all.into_iter().filter(|property| self.only.is_none_or(|only| only == property.name)).collect()
     }
 }

@@ -43,6 +43,8 @@ pub struct Domain {
     pub confirms_only: bool,
     /// What is there because of another request is not the person's own.
     pub inherits_ours: bool,
+    /// What another request found there is not ours.
+    pub inherits_only_ours: bool,
     /// What is there for no other request is the person's own.
     pub keeps_theirs: bool,
     /// A holder that had it before becomes its owner when the last owner ends.
@@ -82,6 +84,7 @@ pub const DOMAIN: Domain = Domain {
     finalizer_first: true,
     confirms_only: true,
     inherits_ours: true,
+    inherits_only_ours: true,
     keeps_theirs: true,
     hands_over: true,
     waits_for_revoking: true,

@@ -7,7 +7,7 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 use super::{
     protocol::{Config, Protocol},
-    rules::{ALL, Rules},
+    rules::ALL,
     state::Budget,
     telling,
 };
@@ -20,25 +20,23 @@ pub const SAME: Config =
     Config { wants: [&[0], &[0]], lasting: [1, 1], ticks: 2, finalizer: true, budget: NOTHING };
 
 /// Explores a world. What is found is told as a list of steps.
-pub fn explore(name: &str, config: Config, rules: Rules, threads: usize) -> Result<String, (&'static str, String)> {
+pub fn explore(name: &str, model: Protocol, threads: usize) -> Result<String, String> {
     let began = Instant::now();
-    let model = Protocol::new(config, rules);
     let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let line = format!("{name}: {}", telling::looked_at(checker.model(), &checker, began.elapsed()));
     match checker.discoveries().into_iter().next() {
         None => Ok(line),
-        Some((property, path)) => Err((
-            property,
-            format!("{line}\nviolated: {property}\n{}", telling::steps(checker.model(), path)),
-        )),
+        Some((property, path)) => {
+            Err(format!("{line}\nviolated: {property}\n{}", telling::steps(checker.model(), path)))
+        }
     }
 }
 
 #[track_caller]
 fn holds(name: &str, config: Config) {
-    match explore(name, config, ALL, 1) {
+    match explore(name, Protocol::new(config, ALL, None), 1) {
         Ok(line) => println!("{line}"),
-        Err((_, told)) => panic!("{told}"),
+        Err(told) => panic!("{told}"),
     }
 }
 
