@@ -278,10 +278,11 @@ impl Protocol {
 
     /// An answer says what is stored now.
     fn answers(&self, next: &mut State, request: usize) {
-        let fenced = next.process.known[request].fenced;
+        let (object, known) = (next.api[request], &mut next.process.known[request]);
         if self.rules.own_writes {
-            let object = next.api[request];
-            next.process.known[request] = Known { object, current: true, fenced, ..Known::default() };
+            *known = Known { object, current: true, fenced: known.fenced, ..Known::default() };
+        } else {
+            sent(known, object.status);
         }
     }
 
@@ -385,6 +386,11 @@ fn keeps(next: &mut State, request: usize) {
 /// A write of a status without an answer may have arrived, and may yet.
 fn left_open(known: &mut Known, status: Status) {
     known.fenced = false;
+    sent(known, status);
+}
+
+/// A status that was sent is known to be ours when it is seen.
+fn sent(known: &mut Known, status: Status) {
     if !known.sent.contains(&Some(status)) {
         known.sent = [Some(status), known.sent[0]];
         known.sent.sort_by_key(|sent| sent.map(|status| status.number));

@@ -49,7 +49,7 @@ mutants! {
     nobody_takes_over:
         |rules| rules.domain.hands_over = false, Config { budget: MEDDLED.budget, ..WITHIN } => COMES_TO_REST;
     who_is_due_holds: |rules| rules.domain.strict_holders = false, SAME => COMES_TO_REST;
-    an_activation_beside_a_revoking: |rules| rules.domain.waits_for_revoking = false, FAULT => HOLDS;
+
     a_new_deadline_when_it_goes_on:
         |rules| (rules.domain.keeps_deadline, rules.crd) = (false, false), Config { ticks: 3, lasting: [2, 2], ..SAME } => DEADLINE;
     nothing_settles: |rules| rules.domain.settles = false, FAULT => COMES_TO_REST;

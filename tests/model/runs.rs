@@ -59,3 +59,31 @@ worlds! {
     a_write_or_its_answer_is_lost: Budget { faults: 1, ..NOTHING },;
     two_targets: Budget { admin: 1, ..NOTHING }, wants: [&[0], &[1]];
 }
+
+/// The worlds of `make model`, one after another: each has as many states as the machine has time for.
+#[test]
+#[ignore = "minutes: make model"]
+fn deep() {
+    let only = std::env::var("HALLPASS_MODEL").unwrap_or_default();
+    let failed: Vec<String> = DEEP
+        .iter()
+        .filter(|(name, _)| name.contains(&only))
+        .filter_map(|(name, config)| {
+            let explored = explore(name, Protocol::new(*config, ALL, None), 2);
+            explored.map(|line| println!("{line}")).inspect_err(|told| println!("{told}")).err()
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+const DEEP: &[(&str, Config)] = &[
+    ("an administrator twice, a user once", Config { budget: Budget { admin: 2, user: 1, ..NOTHING }, ..SAME }),
+    ("one fault, an administrator once", Config { budget: Budget { faults: 1, admin: 1, ..NOTHING }, ..SAME }),
+    ("one fault, a user once", Config { budget: Budget { faults: 1, user: 1, ..NOTHING }, ..SAME }),
+    ("one fault, a role renamed or deleted", Config { budget: Budget { faults: 1, role: 1, ..NOTHING }, ..SAME }),
+    ("one fault, a request destroyed", Config { budget: Budget { faults: 1, vanish: 1, ..NOTHING }, ..SAME }),
+    ("both destroyed", Config { budget: Budget { vanish: 2, ..NOTHING }, ..SAME }),
+    ("two targets, one fault", Config { wants: [&[0, 1], &[0]], budget: Budget { faults: 1, ..NOTHING }, ..SAME }),
+    ("one within the other, one fault, an administrator once", Config { lasting: [2, 1], budget: Budget { faults: 1, admin: 1, ..NOTHING }, ..SAME }),
+    ("two faults", Config { budget: Budget { faults: 2, ..NOTHING }, ..SAME }),
+];
