@@ -55,7 +55,13 @@ impl Context {
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
-        let words = |error: keycloak::Error| error.to_string();
+        if let Some(why) = realm.is_another_than(realm_id) {
+            return Err(why);
+        }
+        let words = |error: keycloak::Error| {
+            realm.met(&error);
+            error.to_string()
+        };
         let target = unpinned(target);
         match effect {
             Effect::Map(_) => realm.keycloak.map(user_id, &target).await.map(|()| OutcomeResult::Mapped).map_err(words),

@@ -121,7 +121,7 @@ async fn a_server_that_asks_for_a_pause_gets_it_up_to_a_limit() {
         peer.always("DELETE", ROLE_PATH, answer(status).insert_header("Retry-After", "3600")).await;
         let client = peer.client();
         let error = unmap(&client).await;
-        assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+        assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
         assert_eq!(error.outcome_unknown(), status == 503, "{error}");
         let again = unmap(&client).await;
         assert_eq!(again.kind(), Kind::NotSent, "{again}");
