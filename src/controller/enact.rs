@@ -3,7 +3,7 @@
 use futures::future::join_all;
 
 use super::{
-    Context,
+    Context, Holder,
     error::{API_LIMIT, Error, chain},
     realm::unpinned,
     report,
@@ -38,9 +38,9 @@ impl Context {
     }
 
     async fn in_keycloak(&self, request: &Request, effect: &Effect, target: &TargetStatus) -> Outcome {
-        let done = match &request.status.subject {
-            Some(subject) => self.write(subject, effect, target).await,
-            None => Err("the request has no subject".into()),
+        let done = match (&request.status.subject, self.holder(request)) {
+            (Some(subject), Some(holder)) => self.write(subject, &holder, effect, target).await,
+            (_, _) => Err("the request has no subject".into()),
         };
         Outcome { target: target.name.clone(), result: done.unwrap_or_else(OutcomeResult::Failed) }
     }
@@ -48,6 +48,7 @@ impl Context {
     async fn write(
         &self,
         subject: &PinnedSubject,
+        holder: &Holder,
         effect: &Effect,
         target: &TargetStatus,
     ) -> Result<OutcomeResult, String> {
@@ -60,6 +61,9 @@ impl Context {
         }
         let words = |error: keycloak::Error| {
             realm.met(&error);
+            if error.outcome_unknown() {
+                self.settling.sent(holder.clone(), &target.id, realm.settling_time());
+            }
             error.to_string()
         };
         let target = unpinned(target);

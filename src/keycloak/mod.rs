@@ -132,6 +132,7 @@ impl Client {
             slot: Mutex::new(Slot::default()),
             finished: AtomicU64::new(0),
             skew: std::sync::Mutex::default(),
+            life: AtomicU64::new(token::DEFAULT_LIFE.as_secs()),
             server,
         };
         let base = format!("{}/admin/realms/{name}", realm.url);
@@ -206,6 +207,12 @@ impl Client {
             sleep_until(open.try_at).await;
             self.0.try_again(Instant::now() + self.0.limits.write).await;
         }
+    }
+
+    /// How long the operator's token lives: what is sent with it arrives within this time, or is refused. Keycloak's default
+    /// before the first sign-in.
+    pub fn token_life(&self) -> Duration {
+        self.0.tokens.life()
     }
 
     /// A right is missing although Keycloak did not say so.
