@@ -67,6 +67,8 @@ mod identity;
 mod keycloak;
 #[path = "scenarios/keycloak_admin.rs"]
 mod keycloak_admin;
+#[path = "scenarios/many_ends.rs"]
+mod many_ends;
 #[path = "scenarios/outage.rs"]
 mod outage;
 #[path = "scenarios/people.rs"]

@@ -132,9 +132,11 @@ async fn realms(config: &Path, present: &str) -> String {
         (LIMITED, json!({"auth": client(&limited.client_id, secret(&limited.secret))})),
     ] {
         let _ = writeln!(text, "- name: {name}");
-        for key in ["url", "realm", "auth", "caFile", "identity"] {
+        for key in ["url", "realm", "auth", "caFile", "identity", "settleTime"] {
             let value = changes.get(key).unwrap_or(&good[key]);
-            let _ = writeln!(text, "  {key}: {value}");
+            if !value.is_null() {
+                let _ = writeln!(text, "  {key}: {value}");
+            }
         }
     }
     text
