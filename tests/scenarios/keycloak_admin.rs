@@ -121,7 +121,8 @@ impl Admin {
         let pem = fs::read(&stack.ca_file).expect("the stack's certificate authority");
         let http = reqwest::Client::builder()
             .tls_certs_only(Certificate::from_pem_bundle(&pem).expect("PEM"))
-            .timeout(Duration::from_secs(30))
+            // Making and deleting a realm on a busy machine takes long.
+            .timeout(Duration::from_secs(90))
             .build()
             .expect("HTTP client");
         Self { stack, http, token: Mutex::default(), made: Mutex::default() }

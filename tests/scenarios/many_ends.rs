@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt, stream};
 use hallpass::api::Phase;
 use jiff::Timestamp;
-use kube::{Client, Config, api::ListParams, config::AuthInfo};
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::{
@@ -20,19 +20,6 @@ use crate::{
 
 /// So many grants, unless `HALLPASS_GRANTS` says otherwise.
 const GRANTS: usize = 50;
-
-/// The administrator's client in somebody else's name: a thousand people need not sign in.
-async fn in_the_name_of(w: &World, username: &str) -> Client {
-    let kubeconfig = kube::config::Kubeconfig::read_from(&w.stack.kubeconfig).expect("the stack's kubeconfig");
-    let options = kube::config::KubeConfigOptions { context: Some("admin".into()), ..Default::default() };
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("a usable kubeconfig");
-    config.auth_info = AuthInfo {
-        impersonate: Some(username.into()),
-        impersonate_groups: Some(vec!["oidc:everybody".into(), "system:authenticated".into()]),
-        ..config.auth_info
-    };
-    Client::try_from(config).expect("a client")
-}
 
 /// When Keycloak removed this role from whom, in milliseconds since 1970.
 async fn removals(keycloak: &Admin, role: &str) -> BTreeMap<String, i64> {
@@ -62,12 +49,13 @@ async fn many_that_end_in_the_same_second_are_gone_soon() {
     let users = json!({"ifResourceExists": "FAIL", "users": users});
     w.keycloak.call(reqwest::Method::POST, "partialImport", Some(&users)).await;
     let begin = Instant::now();
-    let end = Timestamp::now().as_second() + 15 + i64::try_from(grants / 4).expect("few");
+    let end = Timestamp::now().as_second() + 20 + i64::try_from(grants / 2).expect("few");
     let end = Timestamp::from_second(end).expect("a time");
     let lent: Vec<_> = stream::iter(0..grants)
         .map(async |i| {
             let username = format!("oidc:{start}-{i}");
-            let client = in_the_name_of(&w, &username).await;
+            // A thousand people need not sign in.
+            let client = w.somebody_called(&username).await;
             let ask = Ask::of(&w, &username, &policy.name).with("notAfter", json!(end.to_string()));
             ask.create_with(&client).await.expect("asked")
         })
