@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// So many grants, unless `HALLPASS_GRANTS` says otherwise.
-const GRANTS: usize = 50;
+const GRANTS: usize = 20;
 
 /// When Keycloak removed this role from whom, in milliseconds since 1970.
 async fn removals(keycloak: &Admin, role: &str) -> BTreeMap<String, i64> {
