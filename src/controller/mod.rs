@@ -51,6 +51,7 @@ pub use realm::Realm;
 pub use run::run;
 pub use settling::Takeover;
 
+use crate::config::Release;
 use index::Index;
 use policies::Verdict;
 use record::Record;
@@ -73,6 +74,7 @@ pub struct Context {
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     settling: Settling,
+    release: Release,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,

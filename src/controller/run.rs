@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     api::{AccessPolicy, AccessRequest},
+    config::Release,
     domain::Request,
     guard::{Guard, Keyring},
     metrics::Metrics,
@@ -44,6 +45,7 @@ pub async fn run<F: Future<Output = ()>>(
     guard: Guard,
     keyring: Arc<Keyring>,
     realms: BTreeMap<String, Realm>,
+    release: Release,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
     serve: impl FnOnce(Arc<Context>) -> F,
@@ -60,6 +62,7 @@ pub async fn run<F: Future<Output = ()>>(
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
         settling: Settling::new(Takeover::Unclean),
+        release,
         woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),

@@ -58,6 +58,7 @@ pub struct World {
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
+    pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
 }
@@ -88,6 +89,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
+        released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
     }
@@ -202,6 +204,7 @@ impl World {
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
             travelling: self.travelling.clone(),
+            released: self.released.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
         }
