@@ -83,8 +83,8 @@ async fn many_that_end_in_the_same_second_are_gone_soon() {
     let members = w.keycloak.get(&format!("roles/{}/users", role.name)).await;
     assert_eq!(members.as_array().map(Vec::len), Some(0), "nobody has it: {members}");
     w.clean_up().await;
-    let left = w.keycloak.get(&format!("users?search={start}&max=2000")).await;
-    for user in left.as_array().expect("users") {
+    let made = w.keycloak.get(&format!("users?search={start}&max=2000")).await;
+    for user in made.as_array().expect("users") {
         let place = format!("users/{}", user["id"].as_str().expect("an id"));
         w.keycloak.call(reqwest::Method::DELETE, &place, None).await;
     }

@@ -27,7 +27,7 @@ async fn a_realm_that_is_away_holds_up_no_other_and_what_waited_goes_as_soon_as_
     let (role, other) = (gated.realm_role("admin").await, w.keycloak.realm_role("admin").await);
     let there = w.policy("there").realm(GATED).realm_role("admin", &role.name).everybody().automatic().ready().await;
     let here = w.policy("here").realm_role("admin", &other.name).everybody().automatic().ready().await;
-    let lend = async |name: &str| {
+    let holder = async |name: &str| {
         let person = w.person(name).await;
         let user = gated.user_named(&person.user.username).await;
         let request = person.asks(&there).create().await.unwrap();
@@ -35,7 +35,7 @@ async fn a_realm_that_is_away_holds_up_no_other_and_what_waited_goes_as_soon_as_
         assert!(gated.has(&user, &role).await);
         (person, user, request)
     };
-    let lent = join_all([lend("alice"), lend("bob"), lend("carol"), lend("dave")]).await;
+    let lent = join_all([holder("alice"), holder("bob"), holder("carol"), holder("dave")]).await;
     let erin = w.person("erin").await;
     let in_there = gated.user_named(&erin.user.username).await;
     // when
