@@ -271,7 +271,13 @@ impl Context {
         }
     }
 
-    fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
+    /// UIDs of the objects whose last attempt failed.
+    pub fn failed_last(&self) -> HashSet<String> {
+        self.memory().iter().filter(|(_, memory)| memory.attempts > 0).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// Has a request looked at again now.
+    pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.
         let _ = self.woken.send(request);
