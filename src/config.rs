@@ -168,10 +168,13 @@ impl Config {
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         // An error is one line of the log: without the lines of the file around it.
         let options = serde_saphyr::options! { with_snippet: false };
-        let config: Self = serde_saphyr::from_str_with_options(text, options)
+        let mut config: Self = serde_saphyr::from_str_with_options(text, options)
             .map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })?;
         match config.problem() {
-            None => Ok(config),
+            None => {
+                config.realms.iter_mut().for_each(Realm::write_the_url_one_way);
+                Ok(config)
+            }
             Some((key, problem)) => Err(Error::Value { path: path.into(), key, problem }),
         }
     }
@@ -195,6 +198,13 @@ impl Config {
 }
 
 impl Realm {
+    /// `HTTPS://SSO.example.com:443` is `https://sso.example.com`: whose holdings are whose is told by the URL.
+    fn write_the_url_one_way(&mut self) {
+        if let Ok(url) = reqwest::Url::parse(&self.url) {
+            url.as_str().trim_end_matches('/').clone_into(&mut self.url);
+        }
+    }
+
     /// How long a write can arrive after its answer was lost, if the file says so.
     pub fn settling_time(&self) -> Option<Duration> {
         self.settle_time.as_deref().and_then(duration::parse)
@@ -249,6 +259,18 @@ mod tests {
     fn the_smallest_configuration_is_enough() {
         let config = Config::parse(REALM, Path::new("h.yaml")).expect("valid");
         assert_eq!(config.realms[0].identity.matches, UserMatch::Username);
+    }
+
+    #[test]
+    fn one_server_is_one_server_however_its_url_is_written() {
+        for (written, expected) in [
+            ("https://sso.example.com", "https://sso.example.com"),
+            ("HTTPS://SSO.Example.com:443", "https://sso.example.com"),
+            ("https://sso.example.com:8443/Auth", "https://sso.example.com:8443/Auth"),
+        ] {
+            let text = REALM.replace("https://sso.example.com", written);
+            assert_eq!(Config::parse(&text, Path::new("h.yaml")).expect("valid").realms[0].url, expected);
+        }
     }
 
     #[test]

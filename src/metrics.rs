@@ -22,6 +22,7 @@ pub struct Metrics {
     forged: Counter,
     vanished: Counter,
     older_key: Gauge,
+    realms: Family<OfRealm, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +43,12 @@ struct InPhase {
     phase: &'static str,
 }
 
+/// A realm of the configuration, by its name there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRealm {
+    realm: String,
+}
+
 /// What is counted when somebody looks, so that it cannot drift.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -51,6 +58,8 @@ pub struct Snapshot {
     pub overdue: usize,
     /// Whether the admission policies are in force.
     pub in_force: bool,
+    /// Whether the operator can work in each realm.
+    pub realms: Vec<(String, bool)>,
     /// Requests whose status carries the seal of an older key.
     pub older_key: usize,
 }
@@ -96,7 +105,9 @@ impl Default for Metrics {
             "AccessRequests whose status carries the seal of an older key",
             older_key.clone(),
         );
-        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, vanished, older_key }
+        let realms = Family::default();
+        registry.register("realm_ready", "1 while the operator can work in the realm", realms.clone());
+        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, vanished, older_key, realms }
     }
 }
 
@@ -132,6 +143,9 @@ impl Metrics {
         self.overdue.set(i64::try_from(snapshot.overdue).unwrap_or(i64::MAX));
         self.in_force.set(i64::from(snapshot.in_force));
         self.older_key.set(i64::try_from(snapshot.older_key).unwrap_or(i64::MAX));
+        for (realm, ready) in &snapshot.realms {
+            self.realms.get_or_create(&OfRealm { realm: realm.clone() }).set(i64::from(*ready));
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

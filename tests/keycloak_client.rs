@@ -5,6 +5,8 @@
 mod answers;
 #[path = "keycloak_client/looking_up.rs"]
 mod looking_up;
+#[path = "keycloak_client/outages.rs"]
+mod outages;
 #[path = "keycloak_client/peer.rs"]
 mod peer;
 #[path = "keycloak_client/proofs.rs"]

@@ -55,14 +55,22 @@ mod forging_away;
 mod forging_rules;
 #[path = "scenarios/forging_votes.rs"]
 mod forging_votes;
+#[path = "scenarios/gate.rs"]
+mod gate;
 #[path = "scenarios/git.rs"]
 mod git;
 #[path = "scenarios/giving.rs"]
 mod giving;
+#[path = "scenarios/identity.rs"]
+mod identity;
 #[path = "scenarios/keycloak.rs"]
 mod keycloak;
 #[path = "scenarios/keycloak_admin.rs"]
 mod keycloak_admin;
+#[path = "scenarios/many_ends.rs"]
+mod many_ends;
+#[path = "scenarios/outage.rs"]
+mod outage;
 #[path = "scenarios/people.rs"]
 mod people;
 #[path = "scenarios/policy.rs"]

@@ -56,7 +56,11 @@ impl Context {
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
+        if let Some(why) = realm.is_another_than(realm_id) {
+            return Err(why);
+        }
         let words = |error: keycloak::Error| {
+            realm.met(&error);
             if error.outcome_unknown() {
                 self.settling.sent(holder.clone(), &target.id, realm.settling_time());
             }

@@ -1,7 +1,7 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
-//! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
+//! words and Keycloak, [`reach`] knows whether it can be worked in, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
 //! whose their statuses are, [`sealing`] deals with those that are not ours; [`record`] knows what has started without a
 //! vote.
 
@@ -14,6 +14,7 @@ mod lenient;
 mod observe;
 mod people;
 mod policies;
+mod reach;
 mod realm;
 mod reconcile;
 mod record;
@@ -192,6 +193,7 @@ impl Context {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
             in_force: self.health().guard.is_ok(),
+            realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state().is_ok())).collect(),
             older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }
     }

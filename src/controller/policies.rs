@@ -59,6 +59,15 @@ impl Verdict {
         self.approvers.as_ref()?.problem.as_ref()
     }
 
+    /// Whether Keycloak could not be asked.
+    fn is_open(&self) -> bool {
+        let groups = self.groups.as_ref().err().into_iter().flatten();
+        groups
+            .chain(&self.grants)
+            .chain(self.useless())
+            .any(|problem| problem.reason == ProblemReason::KeycloakUnavailable)
+    }
+
     fn is_about(&self, policy: &Policy) -> bool {
         self.uid == policy.uid && self.generation == policy.generation
     }
@@ -252,6 +261,11 @@ impl Context {
             self.wake_who_waits_under(&policy.name);
         }
         verdict
+    }
+
+    /// Forgets of all policies what Keycloak could not be asked.
+    pub fn forget_what_could_not_be_asked(&self) {
+        self.verdicts().retain(|_, verdict| !verdict.is_open());
     }
 
     /// Grants of a policy whose holder would be an approver somewhere.
