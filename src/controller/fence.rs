@@ -16,7 +16,8 @@ impl Context {
         let mut already = true;
         for known in self.index.known() {
             let Some(uid) = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid) else { continue };
-            if !is_open(&known) || self.index.is_fenced(uid) {
+            // What is known here only has nothing that could be written, and would be waited for in vain.
+            if !is_open(&known) || self.index.is_fenced(uid) || self.index.is_vanished(uid) {
                 continue;
             }
             let other = Request::parse(&known.stored);
