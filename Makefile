@@ -1,6 +1,6 @@
 # Everything a developer runs. Needed: cargo (Rust 1.95), go (1.26), java (17), mvn; no containers.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs demo check check-rust check-dev deny test clean
+.PHONY: help up down status logs demo check check-rust check-dev deny test model clean
 
 # Tests that need no servers: all of them but tests/scenarios.
 offline_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/scenarios.rs,$(wildcard tests/*.rs)))
@@ -42,6 +42,10 @@ deny: ## licences, sources and banned crates of what we depend on; installs carg
 
 test: check ## check, then the scenarios on a stack of their own
 	dev/scenarios
+
+# Only our own code is compiled anew for it: what it depends on is as in every other test.
+model: ## explore the protocol in all its small worlds (many minutes); HALLPASS_MODEL=WORDS explores those with the words in their name
+	cargo test --config 'profile.dev.package.hallpass.opt-level=3' --test model deep -- --ignored --nocapture
 
 clean: ## stop and remove the stacks and what cargo built; built servers stay in ~/.cache/hallpass-dev
 	dev/dev down --clean

@@ -38,11 +38,14 @@ impl Context {
     }
 
     async fn in_keycloak(&self, request: &Request, effect: &Effect, target: &TargetStatus) -> Outcome {
-        let done = match (&request.status.subject, self.holder(request)) {
+        let holder = self.holder(request);
+        // As it is before anything is sent: what arrives after this may come to nothing before anybody looks at it.
+        let travelling = holder.as_ref().and_then(|holder| self.settling.travelling(holder).remove(&target.id));
+        let done = match (&request.status.subject, holder) {
             (Some(subject), Some(holder)) => self.write(subject, &holder, effect, target).await,
             (_, _) => Err("the request has no subject".into()),
         };
-        Outcome { target: target.name.clone(), result: done.unwrap_or_else(OutcomeResult::Failed) }
+        Outcome { target: target.name.clone(), result: done.unwrap_or_else(OutcomeResult::Failed), travelling }
     }
 
     async fn write(
@@ -87,7 +90,7 @@ impl Context {
     /// Records in another request of the same subject that a target is its own now. Nothing came out if somebody else wrote
     /// to that one meanwhile: look and decide again.
     async fn hand_over(&self, target: &TargetStatus, to: &str) -> Result<Option<Outcome>, Error> {
-        let outcome = |result| Ok(Some(Outcome { target: target.name.clone(), result }));
+        let outcome = |result| Ok(Some(Outcome { target: target.name.clone(), result, travelling: None }));
         let heir = self.index.all().into_iter().find(|other| other.metadata.uid.as_deref() == Some(to));
         let Some(heir) = heir else {
             return outcome(OutcomeResult::Failed("the request that was to take over is gone".into()));

@@ -139,7 +139,9 @@ impl Context {
         };
         // What is in status meanwhile is somebody else's: it says nothing of this.
         let failed = |outcome: &&Outcome| matches!(outcome.result, OutcomeResult::Failed(_));
-        for Outcome { target, result } in outcomes.iter().filter(failed).filter(|_| request.forged.is_some()) {
+        for Outcome { target, result, travelling: _ } in
+            outcomes.iter().filter(failed).filter(|_| request.forged.is_some())
+        {
             let request = format!("{}/{}", request.namespace, request.name);
             tracing::error!(request, target, ?result, "what a forged status gave cannot be taken away yet");
         }

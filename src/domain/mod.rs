@@ -169,6 +169,8 @@ pub struct Outcome {
     pub target: String,
     /// What happened.
     pub result: OutcomeResult,
+    /// Until when a write that was sent before could still arrive, if one could when this was done: it could come after it.
+    pub travelling: Option<Timestamp>,
 }
 
 /// What happened to a target.

@@ -75,3 +75,17 @@ fn access_is_in_place_for_sure_only_when_nothing_can_arrive_any_more() {
     let late = world.travels("admin", 9000).outcome("admin", Mapped).outcome("debug", Mapped).decide(&activating);
     late.next(Next::At(at(3600)));
 }
+
+#[test]
+fn what_came_out_is_judged_by_what_could_still_arrive_then() {
+    // The settling time has passed when somebody looks at what was done just before.
+    let world = world(&policy()).at(3700);
+    let gone = world.clone().outcome("admin", Removed).while_travelling(3699).decide(&revoking(Expired));
+    gone.is_for(Revoking, "Settling").does(&[]).next(Next::At(at(3699)));
+    world.decide_on(&gone.after()).is(Revoking).does(&["unmap admin"]);
+    let activating = request("fix").activating(&[ours("admin")]);
+    let world = self::world(&policy()).at(100);
+    let mapped = world.clone().outcome("admin", Mapped).while_travelling(99).decide(&activating);
+    mapped.is_for(Activating, "Settling").does(&[]);
+    world.decide_on(&mapped.after()).is(Activating).does(&["map admin"]);
+}

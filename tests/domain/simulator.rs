@@ -231,7 +231,11 @@ impl Simulator {
                 for theirs in targets.into_iter().flatten().filter(|theirs| theirs.id == target.id) {
                     theirs.pre_existing = false;
                 }
-                return Some(Outcome { target: target.name.clone(), result: OutcomeResult::HandedOver });
+                return Some(Outcome {
+                    target: target.name.clone(),
+                    result: OutcomeResult::HandedOver,
+                    travelling: None,
+                });
             }
             Effect::Record { .. } => panic!("nobody submits for others here"),
             Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
@@ -245,7 +249,7 @@ impl Simulator {
                 }
             }
         };
-        Some(Outcome { target: target.name.clone(), result: done })
+        Some(Outcome { target: target.name.clone(), result: done, travelling: None })
     }
 
     fn in_keycloak(&mut self, effect: &Effect, name: &str) -> OutcomeResult {

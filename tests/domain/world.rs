@@ -167,7 +167,12 @@ impl World {
         self
     }
     pub fn outcome(mut self, target: &str, result: OutcomeResult) -> Self {
-        self.outcomes.push(Outcome { target: target.into(), result });
+        self.outcomes.push(Outcome { target: target.into(), result, travelling: None });
+        self
+    }
+    /// When that came out something that was sent before could still arrive, until then.
+    pub fn while_travelling(mut self, seconds: i64) -> Self {
+        self.outcomes.iter_mut().for_each(|outcome| outcome.travelling = Some(at(seconds)));
         self
     }
     pub fn fails(self, target: &str) -> Self {

@@ -77,8 +77,6 @@ impl Protocol {
             let mapping = state.keycloak[target];
             (mapping.there, !mapping.renamed && !mapping.deleted)
         };
-        let Process { unsettled, unsettled_then, .. } = state.process;
-        let unsettled = |target: usize| unsettled[target] || unsettled_then[request][target];
         Question {
             request: number(request),
             now: state.now,
@@ -86,8 +84,9 @@ impl Protocol {
             found,
             other: other.there.then_some(other),
             has: looks.then(|| std::array::from_fn(seen)),
-            unsettled: std::array::from_fn(unsettled),
+            unsettled: state.process.unsettled,
             outcomes,
+            unsettled_then: state.process.unsettled_then[request],
         }
     }
 
@@ -244,11 +243,20 @@ impl Protocol {
         let came = match heard {
             Some(Reply::Done) => Came::from(maps),
             Some(Reply::NotFound) if !maps && !self.rules.not_found_is_no_proof => Came::Removed,
-            Some(Reply::NotFound) if mapping.deleted => if maps { Came::Failed } else { Came::Removed },
+            Some(Reply::NotFound) if mapping.deleted => {
+                if maps {
+                    Came::Failed
+                } else {
+                    Came::Removed
+                }
+            }
             Some(Reply::NotFound) if !again && mapping.renamed => {
                 let (target, renamed, again) = (number(target), true, true);
-                let message =
-                    if maps { Message::Map { target, renamed, again } } else { Message::Unmap { target, renamed, again } };
+                let message = if maps {
+                    Message::Map { target, renamed, again }
+                } else {
+                    Message::Unmap { target, renamed, again }
+                };
                 if let Some(work) = &mut next.process.work {
                     work.sent = Some(message);
                 }
@@ -291,6 +299,7 @@ impl Protocol {
         let stored = next.api[request];
         let known = &mut next.process.known[request];
         let ours = stored.status == known.object.status || known.sent.contains(&Some(stored.status));
+        let ours = ours || (self.rules.knows_late_statuses && !known.fenced);
         let fenced = known.fenced;
         let live = known.object.there && known.object.status.is_live() && self.rules.tombstones;
         *known = match (stored.there, ours) {

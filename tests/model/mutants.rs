@@ -64,6 +64,8 @@ mutants! {
     a_replica_without_the_lease_writes: |rules| rules.lease = false, FAULT => ONE_WRITER;
     a_404_is_a_proof: |rules| rules.not_found_is_no_proof = false, ROLES => COMES_TO_REST;
     a_mapping_before_its_intent: |rules| rules.intent_first = false, FAULT => COMES_TO_REST;
+    a_late_status_is_taken_for_forged: |rules| rules.knows_late_statuses = false,
+        Config { lasting: [1, 1], ticks: 1, budget: Budget { faults: 1, admin: 1, ..NOTHING }, ..SAME } => TAKES_NOTHING;
     what_is_destroyed_is_forgotten: |rules| rules.tombstones = false, DESTROYED => COMES_TO_REST;
     what_is_destroyed_is_waited_for: |rules| rules.fences_no_vanished = false, BOTH_DESTROYED => COMES_TO_REST;
 }

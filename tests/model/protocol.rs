@@ -103,13 +103,11 @@ impl Protocol {
 
     /// Whether a person has lost what a request still holds, and nobody meddled.
     fn has_lost(state: &State) -> bool {
-        let active = |object: &&Object| {
-            object.there && object.status.phase == Phase::Active && !object.is_ending(state.now)
-        };
+        let active =
+            |object: &&Object| object.there && object.status.phase == Phase::Active && !object.is_ending(state.now);
         let lost = |mapping: Mapping| !mapping.there && !mapping.meddled;
-        let lacks = |object: &Object| {
-            (0..TARGETS).any(|target| object.status.has(target) && lost(state.keycloak[target]))
-        };
+        let lacks =
+            |object: &Object| (0..TARGETS).any(|target| object.status.has(target) && lost(state.keycloak[target]));
         state.api.iter().filter(active).any(lacks)
     }
 
@@ -153,7 +151,8 @@ impl Model for Protocol {
             }
         }
         for target in 0..u8::try_from(self.targets()).expect("few") {
-            let of_a_target = [Event::Maps(target), Event::Unmaps(target), Event::Renames(target), Event::DeletesRole(target)];
+            let of_a_target =
+                [Event::Maps(target), Event::Unmaps(target), Event::Renames(target), Event::DeletesRole(target)];
             actions.extend(of_a_target.map(Action::Happens));
         }
     }

@@ -51,6 +51,8 @@ pub struct Question {
     pub has: Option<PerTarget<(bool, bool)>>,
     pub unsettled: PerTarget<bool>,
     pub outcomes: PerTarget<Option<Came>>,
+    /// What was unsettled when the outcomes came.
+    pub unsettled_then: PerTarget<bool>,
 }
 
 /// What the real code decides.
@@ -105,7 +107,12 @@ impl Real {
     }
 
     /// The same for all models that ask the same.
-    pub fn shared(wants: &[&'static [usize]; REQUESTS], lasting: [u8; REQUESTS], ticks: u8, rules: Domain) -> Arc<Self> {
+    pub fn shared(
+        wants: &[&'static [usize]; REQUESTS],
+        lasting: [u8; REQUESTS],
+        ticks: u8,
+        rules: Domain,
+    ) -> Arc<Self> {
         static ALL: Mutex<Option<HashMap<Key, Arc<Real>>>> = Mutex::new(None);
         let key = (*wants, lasting, ticks, rules);
         let mut all = lock(&ALL);
@@ -214,10 +221,14 @@ impl Real {
                 Came::HandedOver => OutcomeResult::HandedOver,
                 Came::Failed => OutcomeResult::Failed("it did not work".into()),
             });
-            seen.outcomes.extend(result.map(|result| Outcome { target: GRANTS[target].into(), result }));
+            let travelling = question.unsettled_then[target].then(|| time(A_LONG_TIME));
+            seen.outcomes.extend(result.map(|result| Outcome { target: GRANTS[target].into(), result, travelling }));
         }
         let observed = seen.observed(request);
-        assert!(question.has.is_some() || observed.targets.is_none(), "the model did not look into Keycloak: {request:?}");
+        assert!(
+            question.has.is_some() || observed.targets.is_none(),
+            "the model did not look into Keycloak: {request:?}"
+        );
         assert!(matches!(observed.policy, PolicyView::Ready(_) | PolicyView::Absent));
         observed
     }
@@ -251,7 +262,9 @@ impl Real {
         }
         let mut new = (*memory.statuses[usize::from(status.number)]).clone();
         let targets = new.grant.iter_mut().flat_map(|grant| &mut grant.targets);
-        targets.filter(|theirs| target_of(theirs) == usize::from(target)).for_each(|theirs| theirs.pre_existing = false);
+        targets
+            .filter(|theirs| target_of(theirs) == usize::from(target))
+            .for_each(|theirs| theirs.pre_existing = false);
         let new = memory.keep(new);
         memory.handed_over.insert((status, target), new);
         new

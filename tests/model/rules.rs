@@ -23,6 +23,9 @@ pub struct Rules {
     pub fence: bool,
     /// Who takes over takes what the one before may have sent to Keycloak for unsettled.
     pub inherits_unsettled: bool,
+    /// A status that an earlier leader had on its way is not taken for forged. The code does not do this yet: it does when
+    /// such a status arrives after the request was looked at first and before it was fenced.
+    pub knows_late_statuses: bool,
     /// A live request that disappears is remembered until what it gave is gone.
     pub tombstones: bool,
     /// Such a one is not waited for: there is nothing that could be fenced.
@@ -73,6 +76,7 @@ pub const ALL: Rules = Rules {
     revoking_first: true,
     fence: true,
     inherits_unsettled: true,
+    knows_late_statuses: true,
     tombstones: true,
     fences_no_vanished: true,
     judges_as_sent: true,

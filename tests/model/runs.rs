@@ -16,8 +16,7 @@ use super::{
 pub const NOTHING: Budget = Budget { faults: 0, admin: 0, user: 0, role: 0, vanish: 0 };
 
 /// Two requests for the same, an hour each.
-pub const SAME: Config =
-    Config { wants: [&[0], &[0]], lasting: [1, 1], ticks: 2, finalizer: true, budget: NOTHING };
+pub const SAME: Config = Config { wants: [&[0], &[0]], lasting: [1, 1], ticks: 2, finalizer: true, budget: NOTHING };
 
 /// Explores a world. What is found is told as a list of steps.
 pub fn explore(name: &str, model: Protocol, threads: usize) -> Result<String, String> {
@@ -84,6 +83,9 @@ const DEEP: &[(&str, Config)] = &[
     ("one fault, a request destroyed", Config { budget: Budget { faults: 1, vanish: 1, ..NOTHING }, ..SAME }),
     ("both destroyed", Config { budget: Budget { vanish: 2, ..NOTHING }, ..SAME }),
     ("two targets, one fault", Config { wants: [&[0, 1], &[0]], budget: Budget { faults: 1, ..NOTHING }, ..SAME }),
-    ("one within the other, one fault, an administrator once", Config { lasting: [2, 1], budget: Budget { faults: 1, admin: 1, ..NOTHING }, ..SAME }),
+    (
+        "one within the other, one fault, an administrator once",
+        Config { lasting: [2, 1], budget: Budget { faults: 1, admin: 1, ..NOTHING }, ..SAME },
+    ),
     ("two faults", Config { budget: Budget { faults: 2, ..NOTHING }, ..SAME }),
 ];

@@ -221,11 +221,29 @@ pub enum Came {
 pub enum Message {
     /// A request's status, with its resourceVersion: `current` says whether that is still the one in the API server.
     /// A `fence` is a new version also if it says nothing new.
-    Status { request: u8, status: Status, current: bool, fence: bool, of: Of },
-    Finalizer { request: u8, on: bool, current: bool },
+    Status {
+        request: u8,
+        status: Status,
+        current: bool,
+        fence: bool,
+        of: Of,
+    },
+    Finalizer {
+        request: u8,
+        on: bool,
+        current: bool,
+    },
     /// By the name that the role has now (`renamed`) or had when it was recorded; `again` after a 404.
-    Map { target: u8, renamed: bool, again: bool },
-    Unmap { target: u8, renamed: bool, again: bool },
+    Map {
+        target: u8,
+        renamed: bool,
+        again: bool,
+    },
+    Unmap {
+        target: u8,
+        renamed: bool,
+        again: bool,
+    },
 }
 
 /// Whose status is written in a step.
@@ -334,12 +352,11 @@ impl State {
     pub fn is_claimed(&self, target: usize) -> bool {
         let sent = self.process.work.and_then(|work| work.sent);
         let mut coming = self.late.iter().flatten().map(|late| late.message).chain(sent);
-        let claims = |message: Message| {
-            matches!(message, Message::Status { status, current: true, .. } if status.claims(target))
-        };
+        let claims = |message: Message| matches!(message, Message::Status { status, current: true, .. } if status.claims(target));
         let came = self.process.work.iter().map(|work| &work.came).chain(&self.process.outcomes);
         let missing = came.map(|came| came[target]).any(|came| came == Some(Came::Missing));
-        let vanished = |request: usize| self.has_vanished(request) && self.process.known[request].object.status.claims(target);
+        let vanished =
+            |request: usize| self.has_vanished(request) && self.process.known[request].object.status.claims(target);
         let here = self.api.iter().any(|object| object.there && object.status.claims(target));
         missing || here || (0..REQUESTS).any(vanished) || coming.any(claims)
     }

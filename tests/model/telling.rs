@@ -14,7 +14,12 @@ use super::{
 /// What a checker has looked at, in one line.
 pub fn looked_at(model: &Protocol, checker: &impl Checker<Protocol>, took: Duration) -> String {
     let states = checker.unique_state_count();
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "for people"
+    )]
     let speed = (states as f64 / took.as_secs_f64()) as u64;
     format!(
         "{states} states, depth {}, {} questions to the real code, {:.1} s, {speed} states/s",
@@ -92,7 +97,8 @@ fn request(model: &Protocol, object: &Object) -> String {
         return "gone".into();
     }
     let mut text = words(&model.real, object.status);
-    for (so, word) in [(!object.finalizer, "no finalizer"), (object.deleting, "deleting"), (object.ends, "to be ended")] {
+    for (so, word) in [(!object.finalizer, "no finalizer"), (object.deleting, "deleting"), (object.ends, "to be ended")]
+    {
         if so {
             let _ = write!(text, ", {word}");
         }
@@ -153,7 +159,9 @@ fn decides(model: &Protocol, state: &State, request: u8) -> String {
 
 fn carries_out(state: &State) -> String {
     let Some(work) = state.process.work else { return String::new() };
-    work.todo[0].map_or_else(String::new, |effect| format!("for {} it goes on: {}", NAMES[usize::from(work.request)], does(effect)))
+    work.todo[0].map_or_else(String::new, |effect| {
+        format!("for {} it goes on: {}", NAMES[usize::from(work.request)], does(effect))
+    })
 }
 
 fn answered(model: &Protocol, state: &State, answer: Answer) -> String {

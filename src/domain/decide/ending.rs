@@ -149,9 +149,13 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     for target in &mut grant.targets {
         let outcomes = draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name);
         let (mut removed, mut failed) = (false, false);
+        let mut travelling = draft.travelling(target);
         for outcome in outcomes {
             match &outcome.result {
-                OutcomeResult::Removed => removed = true,
+                OutcomeResult::Removed => {
+                    removed = true;
+                    travelling = travelling.max(outcome.travelling);
+                }
                 OutcomeResult::Failed(why) => {
                     failed = true;
                     failures.push(format!("{}: {why}", target.name));
@@ -167,7 +171,7 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
             continue;
         }
         let fate = if removed { None } else { Some(holdings::fate(target, &draft.observed.siblings, draft.now)) };
-        match (fate, draft.travelling(target)) {
+        match (fate, travelling) {
             (None, None) => target.state = TargetState::Removed,
             (Some(Fate::Keep), _) if target.pre_existing => target.state = TargetState::Kept,
             (Some(Fate::Keep), None) => target.state = TargetState::Kept,

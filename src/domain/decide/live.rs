@@ -29,10 +29,10 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
     // In place, but perhaps not for good: something that was sent before may still arrive.
     let mut settling = BTreeMap::new();
     for target in &mut grant.targets {
-        for Outcome { target: _, result } in
+        for Outcome { target: _, result, travelling } in
             draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name)
         {
-            match (result, draft.travelling(target)) {
+            match (result, draft.travelling(target).max(*travelling)) {
                 (OutcomeResult::Mapped, None) => target.state = TargetState::Mapped,
                 (OutcomeResult::Mapped, Some(until)) => drop(settling.insert(target.name.clone(), until)),
                 (OutcomeResult::Missing, _) => target.pre_existing = false,
