@@ -42,6 +42,7 @@ pub fn before(rules: &Domain, mut request: Request, observed: &mut Observed, now
     let has_heirs = !observed.siblings.is_empty() && request.phase() == Some(Phase::Revoking);
     if !rules.settles || (has_heirs && !rules.settles_at_hand_over) {
         observed.travelling.clear();
+        observed.outcomes.iter_mut().for_each(|outcome| outcome.travelling = None);
     }
     request
 }
