@@ -4,6 +4,7 @@
 //!
 //! Written against Keycloak 26.7.3; what is surprising about it is said where the code deals with it.
 
+mod actions;
 mod closure;
 mod error;
 mod http;
@@ -27,7 +28,9 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore};
 
 pub use error::{Error, Kind};
-pub use types::{ClientRole, Container, Group, MissingRight, RealmInfo, Removal, Role, Target, User};
+pub use types::{
+    Account, ClientRole, Container, Credential, Group, MissingRight, RealmInfo, Removal, Role, Target, User,
+};
 
 use crate::config;
 use http::{Endpoint, Time, Transport};
