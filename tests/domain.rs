@@ -13,6 +13,8 @@ mod ending;
 mod events;
 #[path = "domain/forged.rs"]
 mod forged;
+#[path = "domain/gate.rs"]
+mod gate;
 #[path = "domain/life.rs"]
 mod life;
 #[path = "domain/policies.rs"]

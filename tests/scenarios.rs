@@ -39,6 +39,8 @@ mod attacks_holding;
 mod attacks_voting;
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
+#[path = "scenarios/browser.rs"]
+mod browser;
 #[path = "scenarios/chart.rs"]
 mod chart;
 #[path = "scenarios/docs.rs"]
@@ -55,6 +57,8 @@ mod forging_away;
 mod forging_rules;
 #[path = "scenarios/forging_votes.rs"]
 mod forging_votes;
+#[path = "scenarios/gate.rs"]
+mod gate;
 #[path = "scenarios/git.rs"]
 mod git;
 #[path = "scenarios/giving.rs"]

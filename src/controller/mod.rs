@@ -1,10 +1,12 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
-//! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
+//! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote, [`actions`] what
+//! somebody has done; [`index`] knows the requests and
 //! whose their statuses are, [`sealing`] deals with those that are not ours; [`record`] knows what has started without a
 //! vote.
 
+mod actions;
 mod approvers;
 mod enact;
 mod error;

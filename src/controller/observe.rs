@@ -34,6 +34,7 @@ impl Context {
             rosters,
             realm_id: None,
             targets: None,
+            account: None,
             record: None,
             siblings: self.siblings(request),
             outcomes,
@@ -67,7 +68,12 @@ impl Context {
                 }
             }
         }
-        if needs.targets {
+        if needs.targets && !policy.required_actions.is_empty() {
+            let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
+            observed.account = Some(realm.account_of(user).await.map_err(|error| error.to_string()));
+        }
+        let passes = |account| domain::is_open(request, policy, account);
+        if needs.targets && observed.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
             observed.targets = Some(self.targets(realm, policy, request).await);
         }
         Ok(observed)

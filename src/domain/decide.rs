@@ -6,6 +6,7 @@
 mod ballot;
 mod ending;
 mod forged;
+mod gate;
 mod live;
 mod waiting;
 
@@ -13,6 +14,8 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+pub use gate::is_open;
 
 use super::{
     Guard, Observed, PolicyView, Request,
@@ -31,6 +34,9 @@ pub struct Decision {
     /// When to look again, if nothing happens before.
     pub next: Next,
 }
+
+/// The name of the outcome of [`Effect::AskForActions`], which is about no target.
+pub const REQUIRED_ACTIONS: &str = "requiredActions";
 
 /// Something to do outside of the request's status. Every one may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub enum Effect {
         /// UID of the request that takes over.
         to: String,
     },
+    /// Have Keycloak ask the subject for these required actions; the outcome is named [`REQUIRED_ACTIONS`].
+    AskForActions(BTreeSet<String>),
     /// Put on record that a request starts without a fresh vote, so that the same does not start twice.
     Record {
         /// What is remembered of it.
@@ -86,7 +94,8 @@ pub struct Needs {
     pub people: BTreeSet<String>,
     /// Those of them who want to end the access: they are asked about even if the policy is not ready.
     pub enders: BTreeSet<String>,
-    /// The grants as they are in Keycloak, and the policy as it is in the API server, not in a cache.
+    /// The grants as they are in Keycloak, the policy as it is in the API server, not in a cache, and what the subject has
+    /// done of what the policy wants: the grants are needed only if that is everything ([`is_open`]).
     pub targets: bool,
     /// Whether the same has started before without a fresh vote.
     pub record: bool,

@@ -2,8 +2,10 @@
 //!
 //! [`decide()`] is the heart: every rule of the life cycle is there or in the files it names: [`rules`] (what a policy
 //! asks of a request), [`votes`] (who counts), [`Rosters`] (who could), [`delegation`] (who asks for others), [`holdings`]
-//! (whose mapping it is), [`conditions`] (how it is said).
+//! (whose mapping it is), [`conditions`] (how it is said). [`RequiredAction`] says what proves that somebody has done
+//! one.
 
+mod actions;
 pub mod conditions;
 mod decide;
 pub mod delegation;
@@ -22,7 +24,8 @@ use std::{
 
 use jiff::Timestamp;
 
-pub use decide::{Decision, Effect, Needs, Next, decide, is_ending, needs};
+pub use actions::{Account, Credential, RequiredAction, TERMS_ATTRIBUTE};
+pub use decide::{Decision, Effect, Needs, Next, REQUIRED_ACTIONS, decide, is_ending, is_open, needs};
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
 pub use request::{Forged, Instead, Request, Signal, SignalKind};
 pub use rosters::{Directory, Members, Rosters};
@@ -44,6 +47,9 @@ pub struct Observed {
     pub realm_id: Option<String>,
     /// The request's grants as they are in Keycloak now, if [`Needs::targets`] asked for them.
     pub targets: Option<Result<Vec<Resolved>, TargetsError>>,
+    /// What the subject has done in Keycloak, if [`Needs::targets`] asked for it and the policy wants something done; the
+    /// error says why that is not known.
+    pub account: Option<Result<Account, String>>,
     /// Whether the same has started before without a fresh vote, if [`Needs::record`] asked for it; the error says why that
     /// is not known.
     pub record: Option<Result<delegation::Record, String>>,
@@ -177,6 +183,10 @@ pub enum OutcomeResult {
     Removed,
     /// Another request took it over.
     HandedOver,
+    /// Keycloak asks the subject for required actions at the next sign-in.
+    Asked,
+    /// Keycloak refuses, and will again, for this reason.
+    Refused(String),
     /// It did not work, for this reason.
     Failed(String),
 }

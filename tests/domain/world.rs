@@ -8,8 +8,8 @@ use std::{
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
-        Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person,
-        Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record, needs,
+        Account, Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People,
+        Person, Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record, needs,
     },
 };
 use jiff::Timestamp;
@@ -55,6 +55,8 @@ pub struct World {
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
     pub targets_error: Option<TargetsError>,
+    /// What Alice has done of what Keycloak can ask for.
+    pub account: Account,
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub outcomes: Vec<Outcome>,
@@ -84,6 +86,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         realm_id: "realm",
         mapped: BTreeSet::new(),
         targets_error: None,
+        account: Account::default(),
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         outcomes: Vec::new(),
@@ -186,6 +189,7 @@ impl World {
             },
             policy,
             people,
+            account: targets.then(|| Ok(self.account.clone())),
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
@@ -327,6 +331,9 @@ pub fn words(effect: &Effect) -> String {
         Effect::Confirm(target) => format!("confirm {}", target.name),
         Effect::Unmap(target) => format!("unmap {}", target.name),
         Effect::HandOver { target, to } => format!("hand {} over to {to}", target.name),
+        Effect::AskForActions(actions) => {
+            format!("ask for {}", actions.iter().cloned().collect::<Vec<_>>().join(", "))
+        }
         Effect::Record { digest: _, until } => format!("record until {until}"),
     }
 }

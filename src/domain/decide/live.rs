@@ -32,7 +32,10 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
                 OutcomeResult::Mapped => target.state = TargetState::Mapped,
                 OutcomeResult::Missing => target.pre_existing = false,
                 OutcomeResult::Failed(why) => failures.push(format!("{}: {why}", target.name)),
-                OutcomeResult::Removed | OutcomeResult::HandedOver => {}
+                OutcomeResult::Removed
+                | OutcomeResult::HandedOver
+                | OutcomeResult::Asked
+                | OutcomeResult::Refused(_) => {}
             }
         }
     }
