@@ -10,6 +10,7 @@ mod actions;
 mod approvers;
 mod enact;
 mod error;
+mod fence;
 mod index;
 mod lenient;
 mod observe;
@@ -21,7 +22,9 @@ mod record;
 mod report;
 mod run;
 mod sealing;
+mod settling;
 mod trace;
+mod vanished;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -47,10 +50,12 @@ use crate::{
 pub use error::{Error, chain};
 pub use realm::Realm;
 pub use run::run;
+pub use settling::Takeover;
 
 use index::Index;
 use policies::Verdict;
 use record::Record;
+use settling::Settling;
 
 /// Access that should have been gone this long ago is overdue.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -68,6 +73,7 @@ pub struct Context {
     verdicts: Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
+    settling: Settling,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,

@@ -12,6 +12,7 @@ use kube::{
 use super::{
     Context, KnownPolicy, Settled,
     error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
+    fence,
     index::Known,
     lenient, report,
 };
@@ -29,34 +30,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
-    if let Some(action) = context.nothing_new(&context.index.newest(&request).stored) {
-        return Ok(action);
-    }
-    let mut outcomes = Vec::new();
-    for step in 0..MAX_STEPS {
-        let known = context.index.newest(&request);
-        context.tell_of_a_forged_status(&known);
-        let named = context.named(&known).await?;
-        let subject = known.believed(named.as_ref()).and_then(|(request, _)| context.holder(&request));
-        // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
-        let _alone = context.locks.lock(subject.as_ref()).await;
-        let Some((believed, object)) = context.index.newest(&request).believed(named.as_ref()) else { continue };
-        // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
-        let policy = context.known_policy(&object);
-        let last = step + 1 == MAX_STEPS;
-        let step = match context.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
-            // The watch will say so; what is there now under its name is looked at by itself.
-            Err(Error::Gone) => return Ok(Action::await_change()),
-            step => step?,
-        };
-        let Some(step) = step else { continue };
-        let Step { decision, recorded, outcomes: came_out } = step;
-        outcomes = came_out;
-        if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
-            return Ok(context.wait(&recorded, policy, decision.next));
-        }
-    }
-    Err(Error::Unsettled(MAX_STEPS))
+    let wait = context.bring_on(&request).await?;
+    Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// What one step did.
@@ -72,6 +47,41 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 }
 
 impl Context {
+    /// Brings a request as far as it gets now. How long to wait until it is looked at again, if nothing happens before.
+    pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Option<Duration>, Error> {
+        if let Some(wait) = self.nothing_new(&self.index.newest(request).stored) {
+            return Ok(wait);
+        }
+        let mut outcomes = Vec::new();
+        for step in 0..MAX_STEPS {
+            let known = self.index.newest(request);
+            self.tell_of_a_forged_status(&known);
+            let named = self.named(&known).await?;
+            let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
+            // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
+            let _alone = self.locks.lock(subject.as_ref()).await;
+            let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
+            // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
+            let policy = self.known_policy(&object);
+            let last = step + 1 == MAX_STEPS;
+            let step = match self.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
+                // What is there now under its name is looked at by itself.
+                Err(Error::Gone) => {
+                    self.index.is_gone(&believed.uid);
+                    return Ok(None);
+                }
+                step => step?,
+            };
+            let Some(step) = step else { continue };
+            let Step { decision, recorded, outcomes: came_out } = step;
+            outcomes = came_out;
+            if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
+                return Ok(self.wait(&recorded, policy, decision.next));
+            }
+        }
+        Err(Error::Unsettled(MAX_STEPS))
+    }
+
     /// One step. `None` if somebody else wrote in between: look and decide again.
     async fn step(
         &self,
@@ -84,9 +94,13 @@ impl Context {
         let observed = self.observe(request, outcomes, now).await?;
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
-        if let Some(status) = &decision.status {
-            let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
-            let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
+        let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
+        let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
+        if !self.is_fenced(request, &decision.effects, limit).await? {
+            return Ok(None);
+        }
+        let fenced = self.needs_fence(request, &decision).then(|| fence::fenced(&request.status)).transpose()?;
+        if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
             match report::status(self, object, status, limit).await {
                 Ok(written) => {
                     report::announce(self, object, &written);
@@ -126,6 +140,35 @@ impl Context {
         Ok(Some(Step { decision, recorded, outcomes }))
     }
 
+    /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait
+    /// for that if the API server cannot be reached.
+    async fn is_fenced(&self, request: &Request, effects: &[Effect], limit: Duration) -> Result<bool, Error> {
+        if !effects.iter().any(Effect::is_about_keycloak) {
+            return Ok(true);
+        }
+        let removes = effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
+        match self.fence_others(request, limit).await {
+            Err(error) if removes => {
+                let request = format!("{}/{}", request.namespace, request.name);
+                tracing::warn!(
+                    request,
+                    error = error.chain(),
+                    "taking away although others of the subject are not fenced"
+                );
+                Ok(true)
+            }
+            fenced => fenced,
+        }
+    }
+
+    /// Whether a request has to be fenced itself by a write that says nothing new.
+    fn needs_fence(&self, request: &Request, decision: &Decision) -> bool {
+        decision.status.is_none()
+            && request.forged.is_none()
+            && decision.effects.iter().any(Effect::is_about_keycloak)
+            && !self.index.is_fenced(&request.uid)
+    }
+
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows
     /// when it can, after the removal was repeated.
     async fn remove_all_the_same(&self, object: &AccessRequest, effects: &[Effect]) {
@@ -154,12 +197,12 @@ impl Context {
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
     /// our own writes.
-    fn nothing_new(&self, object: &AccessRequest) -> Option<Action> {
+    fn nothing_new(&self, object: &AccessRequest) -> Option<Option<Duration>> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
         let wait = settled.wake.map(until);
         let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
-        same.then(|| wait.map_or_else(Action::await_change, Action::requeue))
+        same.then_some(wait)
     }
 
     /// The version of a request's policy that the watch has shown.
@@ -169,7 +212,7 @@ impl Context {
     }
 
     /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Action {
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Option<Duration> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -186,7 +229,7 @@ impl Context {
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
-        wake.map_or_else(Action::await_change, |wake| Action::requeue(until(wake)))
+        wake.map(until)
     }
 
     /// Has requests looked at again that may have waited for this one's end.

@@ -40,11 +40,25 @@ pub async fn status(
     let uid = request.metadata.uid.as_deref().unwrap_or_default();
     let seal = context.keyring.keys().seal(uid, status);
     object.status = Some(AccessRequestStatus { seal, ..status.clone() });
+    if context.index.keep(&object) {
+        return Ok(object);
+    }
     context.index.sends(&object);
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    let written = within(limit, api.replace_status(&request.name_any(), &params, &object)).await?;
+    let written = match within(limit, api.replace_status(&request.name_any(), &params, &object)).await {
+        Ok(written) => written,
+        Err(error) => {
+            if error.is_unknown() {
+                context.index.unfence(uid);
+            }
+            return Err(error);
+        }
+    };
     context.index.put(written.clone());
+    if context.index.fence(uid) {
+        context.inherit(request);
+    }
     let sealed = written.status.as_ref().is_some_and(|status| context.keyring.verify(uid, status));
     if sealed { Ok(written) } else { Err(ApiError::NotAsSent) }
 }
