@@ -7,6 +7,8 @@ mod activation;
 mod asking;
 #[path = "domain/delegation.rs"]
 mod delegation;
+#[path = "domain/drift.rs"]
+mod drift;
 #[path = "domain/ending.rs"]
 mod ending;
 #[path = "domain/events.rs"]

@@ -45,6 +45,8 @@ mod browser;
 mod chart;
 #[path = "scenarios/docs.rs"]
 mod docs;
+#[path = "scenarios/drift.rs"]
+mod drift;
 #[path = "scenarios/ending.rs"]
 mod ending;
 #[path = "scenarios/ending_overlaps.rs"]

@@ -8,6 +8,7 @@
 
 mod actions;
 mod approvers;
+mod drift;
 mod enact;
 mod error;
 mod fence;
@@ -41,8 +42,8 @@ use kube::{
 use tokio::sync::broadcast;
 
 use crate::{
-    api::{AccessPolicy, AccessRequest},
-    domain::{Request, duration::later},
+    api::{AccessPolicy, AccessRequest, Phase},
+    domain::{Request, TAKEN_AWAY, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
     metrics::{Metrics, Snapshot},
 };
@@ -74,6 +75,7 @@ pub struct Context {
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     settling: Settling,
+    found: drift::Found,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,
@@ -187,10 +189,15 @@ impl Context {
         let now = Timestamp::now();
         let requests: Vec<Request> = self.index.all().iter().map(|request| Request::parse(request)).collect();
         let live = |request: &&Request| request.phase().is_some_and(|phase| !phase.is_final());
+        let lacks = |request: &&Request| {
+            let conditions = &request.status.conditions;
+            request.phase() == Some(Phase::Active) && conditions.iter().any(|condition| condition.reason == TAKEN_AWAY)
+        };
         let late = |request: &&Request| request.deadline().is_some_and(|deadline| later(deadline, OVERDUE) <= now);
         Snapshot {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
+            taken_away: requests.iter().filter(lacks).count(),
             in_force: self.health().guard.is_ok(),
             older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }

@@ -38,6 +38,7 @@ impl Context {
             record: None,
             siblings: self.siblings(request),
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
+            missing: self.found.missing(&request.uid),
             outcomes,
             ballot: random_word()?,
         };
@@ -106,7 +107,7 @@ impl Context {
     }
 
     /// The other requests for the same Keycloak user that are not final.
-    fn siblings(&self, request: &Request) -> Vec<Request> {
+    pub fn siblings(&self, request: &Request) -> Vec<Request> {
         let Some(subject) = self.holder(request) else { return Vec::new() };
         let candidate = |other: &AccessRequest| {
             let theirs = other.status.as_ref().and_then(|status| status.subject.as_ref());

@@ -265,7 +265,8 @@ impl Context {
         }
     }
 
-    fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
+    /// Has a request looked at again, whatever was remembered of it.
+    pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.
         let _ = self.woken.send(request);

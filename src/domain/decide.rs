@@ -4,6 +4,7 @@
 //! found after a crash says what may have happened.
 
 mod ballot;
+mod drift;
 mod ending;
 mod forged;
 mod gate;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+pub use drift::TAKEN_AWAY;
 pub use gate::is_open;
 
 use super::{
@@ -70,11 +72,11 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether something is done in Keycloak, or about who holds what there.
+    /// Whether something is done about who holds what in Keycloak.
     pub const fn is_about_keycloak(&self) -> bool {
         match self {
             Self::Map(_) | Self::Confirm(_) | Self::Unmap(_) | Self::HandOver { .. } => true,
-            Self::AddFinalizer | Self::RemoveFinalizer | Self::Record { .. } => false,
+            Self::AddFinalizer | Self::RemoveFinalizer | Self::AskForActions(_) | Self::Record { .. } => false,
         }
     }
 }

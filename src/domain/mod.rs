@@ -25,7 +25,7 @@ use std::{
 use jiff::Timestamp;
 
 pub use actions::{Account, Credential, RequiredAction, TERMS_ATTRIBUTE};
-pub use decide::{Decision, Effect, Needs, Next, REQUIRED_ACTIONS, decide, is_ending, is_open, needs};
+pub use decide::{Decision, Effect, Needs, Next, REQUIRED_ACTIONS, TAKEN_AWAY, decide, is_ending, is_open, needs};
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
 pub use request::{Forged, Instead, Request, Signal, SignalKind};
 pub use rosters::{Directory, Members, Rosters};
@@ -58,6 +58,8 @@ pub struct Observed {
     /// Ids of targets of this subject to which a write may still be on its way because its answer was lost, and until when (in
     /// whole seconds).
     pub travelling: BTreeMap<String, Timestamp>,
+    /// What a live request lacks of what it has put in place; nothing if nobody has looked yet.
+    pub missing: Option<Vec<Missing>>,
     /// What became of the effects of the decision before.
     pub outcomes: Vec<Outcome>,
     /// A fresh random word, for a new ballot.
@@ -164,6 +166,15 @@ pub enum TargetsError {
     Unknown(String),
     /// Keycloak was asked, and they cannot be given.
     Refused(Vec<String>),
+}
+
+/// A target of a live request that somebody took away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The grant's name.
+    pub target: String,
+    /// Who did it and when, as far as that is known; in words.
+    pub by: String,
 }
 
 /// What became of one target of an effect.

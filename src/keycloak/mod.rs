@@ -7,6 +7,8 @@
 mod actions;
 mod closure;
 mod error;
+mod events;
+mod holders;
 mod http;
 mod mapping;
 mod path;
@@ -29,7 +31,8 @@ use tokio::sync::{Mutex, Semaphore};
 
 pub use error::{Error, Kind};
 pub use types::{
-    Account, ClientRole, Container, Credential, Group, MissingRight, RealmInfo, Removal, Role, Target, User,
+    Account, Change, ClientRole, Container, Credential, Deed, Group, MissingRight, RealmInfo, Removal, Role, Target,
+    User,
 };
 
 use crate::config;

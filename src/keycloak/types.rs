@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 /// The realm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealmInfo {
@@ -185,6 +187,24 @@ pub enum Removal {
     TargetGone,
     /// The user is gone, and the pinned realm answers.
     UserGone,
+}
+
+/// What somebody did to a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was made.
+    Given,
+    /// It was removed.
+    Taken,
+}
+
+/// Who changed something, and when, by Keycloak's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deed {
+    /// The username, or what is known of somebody of another realm.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A right that the operator's service account lacks.

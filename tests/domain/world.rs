@@ -8,8 +8,9 @@ use std::{
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
-        Account, Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People,
-        Person, Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record, needs,
+        Account, Decision, Directory, Effect, Guard, Lookup, Missing, Needs, Next, Observed, Outcome, OutcomeResult,
+        People, Person, Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record,
+        needs,
     },
 };
 use jiff::Timestamp;
@@ -60,6 +61,8 @@ pub struct World {
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
+    /// What live requests lack, once somebody has looked.
+    pub missing: Option<Vec<Missing>>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
 }
@@ -91,6 +94,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
+        missing: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
     }
@@ -206,6 +210,7 @@ impl World {
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
             travelling: self.travelling.clone(),
+            missing: self.missing.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
         }
