@@ -15,10 +15,10 @@ pub const TAKEN_AWAY: &str = "TakenAway";
 /// The access is in place, as far as anybody has looked. What was said about it stands until somebody has looked again.
 pub(super) fn active(draft: Draft<'_>, deadline: Timestamp, effects: Vec<Effect>) -> Decision {
     let in_place = || Reason::new("Active", format!("the access is in place until {deadline}"));
-    let ready = draft.status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    let reason = match (&draft.observed.missing, ready) {
-        (None, Some(ready)) if ready.reason == TAKEN_AWAY => Reason::new(TAKEN_AWAY, ready.message.clone()),
-        (None, _) => in_place(),
+    let said = draft.status.conditions.iter().find(|condition| condition.reason == TAKEN_AWAY);
+    let reason = match (&draft.observed.missing, said) {
+        (None, Some(said)) => Reason::new(TAKEN_AWAY, said.message.clone()),
+        (None, None) => in_place(),
         (Some(missing), _) => message(&draft, missing, deadline).unwrap_or_else(in_place),
     };
     draft.goes(Phase::Active, &reason, effects, Next::At(deadline))
