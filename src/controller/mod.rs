@@ -53,6 +53,7 @@ pub use realm::Realm;
 pub use run::run;
 pub use settling::Takeover;
 
+use crate::config::Release;
 use index::Index;
 use policies::Verdict;
 use record::Record;
@@ -76,6 +77,7 @@ pub struct Context {
     memory: Mutex<HashMap<String, Memory>>,
     settling: Settling,
     found: drift::Found,
+    release: Release,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,

@@ -39,6 +39,7 @@ impl Context {
             siblings: self.siblings(request),
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
             missing: self.found.missing(&request.uid),
+            released: self.release.reason(request),
             outcomes,
             ballot: random_word()?,
         };

@@ -60,6 +60,9 @@ impl Context {
             let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
             let _alone = self.locks.lock(subject.as_ref()).await;
+            if self.index.is_done(request.metadata.uid.as_deref().unwrap_or_default()) {
+                return Ok(None);
+            }
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let policy = self.known_policy(&object);

@@ -155,6 +155,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
                 | "AdmissionPoliciesNotInForce"
                 | "StatusForged"
                 | TAKEN_AWAY
+                | "Released"
         );
     let type_ = if bad { EventType::Warning } else { EventType::Normal };
     context.publish(after.object_ref(&()), type_, word, phase.as_str(), message);

@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::{Context, Error, Index, Locks, Realm, Record, Settling, Takeover, lenient, policies, reconcile, vanished};
 use crate::{
     api::{AccessPolicy, AccessRequest},
+    config::Release,
     domain::Request,
     guard::{Guard, Keyring},
     metrics::Metrics,
@@ -44,6 +45,7 @@ pub async fn run<F: Future<Output = ()>>(
     guard: Guard,
     keyring: Arc<Keyring>,
     realms: BTreeMap<String, Realm>,
+    release: Release,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
     serve: impl FnOnce(Arc<Context>) -> F,
@@ -61,6 +63,7 @@ pub async fn run<F: Future<Output = ()>>(
         memory: std::sync::Mutex::default(),
         settling: Settling::new(Takeover::Unclean),
         found: super::drift::Found::default(),
+        release,
         woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),

@@ -60,6 +60,8 @@ pub struct Observed {
     pub travelling: BTreeMap<String, Timestamp>,
     /// What a live request lacks of what it has put in place; nothing if nobody has looked yet.
     pub missing: Option<Vec<Missing>>,
+    /// Why the access is given up without proof that it is gone, if the operator's configuration says so.
+    pub released: Option<String>,
     /// What became of the effects of the decision before.
     pub outcomes: Vec<Outcome>,
     /// A fresh random word, for a new ballot.

@@ -63,6 +63,7 @@ pub struct World {
     pub travelling: BTreeMap<String, Timestamp>,
     /// What live requests lack, once somebody has looked.
     pub missing: Option<Vec<Missing>>,
+    pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
 }
@@ -95,6 +96,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
         missing: None,
+        released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
     }
@@ -211,6 +213,7 @@ impl World {
             siblings: self.siblings.clone(),
             travelling: self.travelling.clone(),
             missing: self.missing.clone(),
+            released: self.released.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
         }
