@@ -3,6 +3,8 @@
 
 #[path = "keycloak_client/answers.rs"]
 mod answers;
+#[path = "keycloak_client/asking.rs"]
+mod asking;
 #[path = "keycloak_client/looking_up.rs"]
 mod looking_up;
 #[path = "keycloak_client/outages.rs"]

@@ -39,10 +39,14 @@ mod attacks_holding;
 mod attacks_voting;
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
+#[path = "scenarios/browser.rs"]
+mod browser;
 #[path = "scenarios/chart.rs"]
 mod chart;
 #[path = "scenarios/docs.rs"]
 mod docs;
+#[path = "scenarios/drift.rs"]
+mod drift;
 #[path = "scenarios/ending.rs"]
 mod ending;
 #[path = "scenarios/ending_overlaps.rs"]
@@ -85,6 +89,8 @@ mod releasing;
 mod report;
 #[path = "scenarios/request.rs"]
 mod request;
+#[path = "scenarios/required_actions.rs"]
+mod required_actions;
 #[path = "scenarios/restarts.rs"]
 mod restarts;
 #[path = "scenarios/sealing.rs"]

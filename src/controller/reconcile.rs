@@ -276,7 +276,7 @@ impl Context {
         self.memory().iter().filter(|(_, memory)| memory.attempts > 0).map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// Has a request looked at again now.
+    /// Has a request looked at again, whatever was remembered of it.
     pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.

@@ -62,6 +62,7 @@ pub async fn run<F: Future<Output = ()>>(
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
         settling: Settling::new(Takeover::Unclean),
+        found: super::drift::Found::default(),
         release,
         woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
@@ -138,6 +139,7 @@ pub async fn run<F: Future<Output = ()>>(
             () = Box::pin(look_after(&context)) => {}
             () = look_after_seals(&context, &requests) => {}
             () = context.look_after_vanished(vanishing) => {}
+            () = look_after_holdings(&context, &requests) => {}
         }
     };
     tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
@@ -296,6 +298,14 @@ async fn look_after_seals(context: &Context, requests: &Store<AccessRequest>) {
     // An error means that nothing is watched any more.
     if requests.wait_until_ready().await.is_ok() {
         Box::pin(context.keep_seals()).await;
+    }
+}
+
+/// Looks at what is held, once all requests are known.
+async fn look_after_holdings(context: &Context, requests: &Store<AccessRequest>) {
+    // An error means that nothing is watched any more.
+    if requests.wait_until_ready().await.is_ok() {
+        Box::pin(context.look_after_holdings()).await;
     }
 }
 

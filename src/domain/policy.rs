@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use regex::Regex;
 
-use super::Person;
+use super::{Person, RequiredAction};
 use crate::api;
 
 /// The group that everybody is in who leads to a Keycloak user.
@@ -43,7 +43,9 @@ pub struct Policy {
     pub approval: Approval,
     /// A request that nobody decided for this long is `TimedOut`.
     pub timeout: Duration,
-    /// Digest of what is voted on: realm, grants, requesters, submitters, approval.
+    /// What the subject must have done in Keycloak before anything is mapped.
+    pub required_actions: Vec<RequiredAction>,
+    /// Digest of what is voted on: realm, grants, requesters, submitters, approval, required actions.
     pub rules: String,
 }
 
@@ -189,6 +191,8 @@ pub enum ProblemReason {
     GroupNotFound,
     /// Two grants lead to one target.
     DuplicateTarget,
+    /// The realm does not ask for a required action.
+    RequiredActionDisabled,
     /// A grant would make its holder an approver.
     GrantMakesApprover,
     /// A grant reaches Keycloak's administration.
@@ -209,6 +213,7 @@ impl ProblemReason {
             Self::GrantNotFound => "GrantNotFound",
             Self::GroupNotFound => "GroupNotFound",
             Self::DuplicateTarget => "DuplicateTarget",
+            Self::RequiredActionDisabled => "RequiredActionDisabled",
             Self::StageUnsatisfiable => "StageUnsatisfiable",
             Self::GrantMakesApprover => "GrantMakesApprover",
             Self::ReachesAdministration => "ReachesAdministration",

@@ -4,9 +4,12 @@
 //!
 //! Written against Keycloak 26.7.3; what is surprising about it is said where the code deals with it.
 
+mod actions;
 mod circuit;
 mod closure;
 mod error;
+mod events;
+mod holders;
 mod http;
 mod mapping;
 mod path;
@@ -31,7 +34,10 @@ use tokio::{
 };
 
 pub use error::{Error, Kind};
-pub use types::{ClientRole, Container, Group, MissingRight, RealmInfo, Removal, Role, Target, User};
+pub use types::{
+    Account, Change, ClientRole, Container, Credential, Deed, Group, MissingRight, RealmInfo, Removal, Role, Target,
+    User,
+};
 
 use crate::config;
 use circuit::Circuit;

@@ -233,6 +233,7 @@ impl Simulator {
                 }
                 return Some(Outcome { target: target.name.clone(), result: OutcomeResult::HandedOver });
             }
+            Effect::AskForActions(_) => panic!("the policy wants nothing done"),
             Effect::Record { .. } => panic!("nobody submits for others here"),
             Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                 let mood = self.mapping(&target.name).mood.unwrap_or(Mood::Works);
@@ -295,7 +296,7 @@ impl Simulator {
                 }
                 Effect::AddFinalizer => !to.is_some_and(Phase::is_final),
                 Effect::RemoveFinalizer => to.is_some_and(Phase::is_final),
-                Effect::Record { .. } => false,
+                Effect::Record { .. } | Effect::AskForActions(_) => false,
             };
             assert!(allowed, "{effect:?} in {to:?}");
         }

@@ -8,8 +8,9 @@ use std::{
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
-        Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person,
-        Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record, needs,
+        Account, Decision, Directory, Effect, Guard, Lookup, Missing, Needs, Next, Observed, Outcome, OutcomeResult,
+        People, Person, Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record,
+        needs,
     },
 };
 use jiff::Timestamp;
@@ -55,9 +56,13 @@ pub struct World {
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
     pub targets_error: Option<TargetsError>,
+    /// What Alice has done of what Keycloak can ask for.
+    pub account: Account,
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
+    /// What live requests lack, once somebody has looked.
+    pub missing: Option<Vec<Missing>>,
     pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
@@ -86,9 +91,11 @@ pub fn world(policy: &PolicyBuilder) -> World {
         realm_id: "realm",
         mapped: BTreeSet::new(),
         targets_error: None,
+        account: Account::default(),
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
+        missing: None,
         released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
@@ -200,10 +207,12 @@ impl World {
             },
             policy,
             people,
+            account: targets.then(|| Ok(self.account.clone())),
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
             travelling: self.travelling.clone(),
+            missing: self.missing.clone(),
             released: self.released.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
@@ -343,6 +352,9 @@ pub fn words(effect: &Effect) -> String {
         Effect::Confirm(target) => format!("confirm {}", target.name),
         Effect::Unmap(target) => format!("unmap {}", target.name),
         Effect::HandOver { target, to } => format!("hand {} over to {to}", target.name),
+        Effect::AskForActions(actions) => {
+            format!("ask for {}", actions.iter().cloned().collect::<Vec<_>>().join(", "))
+        }
         Effect::Record { digest: _, until } => format!("record until {until}"),
     }
 }

@@ -58,6 +58,9 @@ realms:
   {{- with .settleTime }}
   settleTime: {{ . | quote }}
   {{- end }}
+  {{- with .checkInterval }}
+  checkInterval: {{ . | quote }}
+  {{- end }}
 {{- end }}
 {{- with .Values.release }}
 release: {{- toYaml . | nindent 2 }}

@@ -156,7 +156,11 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
                     failed = true;
                     failures.push(format!("{}: {why}", target.name));
                 }
-                OutcomeResult::Mapped | OutcomeResult::Missing | OutcomeResult::HandedOver => {}
+                OutcomeResult::Refused(_)
+                | OutcomeResult::Asked
+                | OutcomeResult::Mapped
+                | OutcomeResult::Missing
+                | OutcomeResult::HandedOver => {}
             }
         }
         if target.state.is_over() {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     super::{duration, hex, votes},
-    Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter,
+    Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, RequiredAction, Stage, Subject, Submitter,
 };
 use crate::api;
 
@@ -54,7 +54,6 @@ impl Policy {
         } = &policy.spec;
         let mut problems = Problems::default();
         for (there, field) in [
-            (!required_actions.is_empty(), "requiredActions"),
             (
                 sessions.as_ref().is_some_and(|sessions| sessions.at_end != api::AtEnd::Keep),
                 "sessions.atEnd other than Keep",
@@ -93,6 +92,7 @@ impl Policy {
             reason: parse_reason(reason.as_ref(), &mut problems),
             approval: parse_approval(&approval, &mut problems),
             timeout,
+            required_actions: parse_actions(required_actions, &mut problems),
             rules: digest(&policy.spec),
         };
         if problems.0.is_empty() { Ok(parsed) } else { Err(problems.0) }
@@ -166,6 +166,25 @@ fn parse_submitters(
         parsed.push(Submitter { username, pre_approves: pre_approves.clone() });
     }
     parsed
+}
+
+/// Only what leaves something behind that can be looked at: that an action is not in the list any more proves nothing.
+fn parse_actions(names: &[String], problems: &mut Problems) -> Vec<RequiredAction> {
+    let mut actions = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let Some(action) = RequiredAction::parse(name) else {
+            let all = RequiredAction::ALL.map(RequiredAction::as_str).join(", ");
+            let message = format!(
+                "spec.requiredActions[{i}]: {name:?} leaves no evidence that can be checked; allowed are {all}, in these very letters"
+            );
+            problems.add(ProblemReason::Invalid, message);
+            continue;
+        };
+        if !actions.contains(&action) {
+            actions.push(action);
+        }
+    }
+    actions
 }
 
 fn parse_reason(reason: Option<&api::ReasonRule>, problems: &mut Problems) -> ReasonRule {
@@ -246,12 +265,12 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         requesters,
         submitters,
         approval,
+        required_actions,
         description: _,
         suspended: _,
         namespaces: _,
         duration: _,
         reason: _,
-        required_actions: _,
         sessions: _,
         allow_admin_roles: _,
     } = spec;
@@ -266,6 +285,10 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         // These types serialize to JSON always: they have no maps with other keys than strings.
         hash.update(part.unwrap_or_default());
         hash.update([0]);
+    }
+    // Policies without any keep the digest that they had before there were some.
+    if !required_actions.is_empty() {
+        hash.update(serde_json::to_vec(required_actions).unwrap_or_default());
     }
     hex(&hash.finalize())
 }
