@@ -21,6 +21,7 @@ pub struct Metrics {
     in_force: Gauge,
     forged: Counter,
     older_key: Gauge,
+    leader: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub in_force: bool,
     /// Requests whose status carries the seal of an older key.
     pub older_key: usize,
+    /// Whether this process leads.
+    pub leader: bool,
 }
 
 fn call_histogram() -> Histogram {
@@ -89,7 +92,9 @@ impl Default for Metrics {
             "AccessRequests whose status carries the seal of an older key",
             older_key.clone(),
         );
-        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, older_key }
+        let leader = Gauge::default();
+        registry.register("leader", "1 while this process leads", leader.clone());
+        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, older_key, leader }
     }
 }
 
@@ -120,6 +125,7 @@ impl Metrics {
         self.overdue.set(i64::try_from(snapshot.overdue).unwrap_or(i64::MAX));
         self.in_force.set(i64::from(snapshot.in_force));
         self.older_key.set(i64::try_from(snapshot.older_key).unwrap_or(i64::MAX));
+        self.leader.set(i64::from(snapshot.leader));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -39,12 +39,13 @@ use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::{Request, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
+    leader::{Leadership, Takeover},
     metrics::{Metrics, Snapshot},
 };
 
 pub use error::{Error, chain};
 pub use realm::Realm;
-pub use run::run;
+pub use run::{Wiring, run, stopped};
 
 use index::Index;
 use policies::Verdict;
@@ -59,8 +60,11 @@ pub struct Context {
     realms: BTreeMap<String, Realm>,
     guard: Guard,
     keyring: Arc<Keyring>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
+    /// Whether this process may write: to be asked immediately before each write.
+    leadership: Leadership,
+    /// How it came to lead: what the one before may have left in flight.
+    pub takeover: Takeover,
+    metrics: Arc<Metrics>,
     index: Index,
     policies: Store<AccessPolicy>,
     verdicts: Mutex<HashMap<String, Verdict>>,
@@ -184,6 +188,7 @@ impl Context {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
             in_force: self.health().guard.is_ok(),
+            leader: self.leadership.may_give().is_ok(),
             older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }
     }
@@ -205,14 +210,19 @@ impl Health {
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |what: &str, state: &Result<(), String>| match state {
-            Ok(()) => format!("[+] {what}: ok"),
-            Err(why) => format!("[-] {what}: {why}"),
-        };
-        writeln!(f, "{}", line("admission policies", &self.guard))?;
+        let ok = |state: &Result<(), String>| state.clone().map(|()| "ok".to_owned());
+        write!(f, "{}", line("admission policies", &ok(&self.guard)))?;
         for (name, state) in &self.realms {
-            writeln!(f, "{}", line(&format!("realm {name}"), state))?;
+            write!(f, "{}", line(&format!("realm {name}"), &ok(state)))?;
         }
         Ok(())
+    }
+}
+
+/// A line of `/readyz`.
+pub fn line(what: &str, state: &Result<String, String>) -> String {
+    match state {
+        Ok(how) => format!("[+] {what}: {how}\n"),
+        Err(why) => format!("[-] {what}: {why}\n"),
     }
 }

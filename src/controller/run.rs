@@ -26,6 +26,7 @@ use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::Request,
     guard::{Guard, Keyring},
+    leader::{Leadership, Takeover},
     metrics::Metrics,
 };
 
@@ -38,16 +39,28 @@ const TRY_REALM: Duration = Duration::from_secs(5);
 /// How often a realm is tested in which it can.
 const TEST_REALM: Duration = Duration::from_mins(5);
 
-/// Runs both controllers until `stop` says so. `serve` is given the context once it is there.
-pub async fn run<F: Future<Output = ()>>(
-    client: Client,
-    guard: Guard,
-    keyring: Arc<Keyring>,
-    realms: BTreeMap<String, Realm>,
-    metrics: Arc<Metrics>,
-    stop: watch::Receiver<bool>,
-    serve: impl FnOnce(Arc<Context>) -> F,
-) {
+/// What the controllers are made of.
+pub struct Wiring {
+    /// The way to the API server.
+    pub client: Client,
+    /// Watches over the admission policies.
+    pub guard: Guard,
+    /// The keys of the seals.
+    pub keyring: Arc<Keyring>,
+    /// The realms of the configuration.
+    pub realms: BTreeMap<String, Realm>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether this process may write.
+    pub leadership: Leadership,
+    /// How it came to lead.
+    pub takeover: Takeover,
+}
+
+/// Runs both controllers until `stop` says so. To be started by whoever leads, and not before: what is listed first is then what
+/// the one before has left. `started` is given the context at once.
+pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOnce(Arc<Context>)) {
+    let Wiring { client, guard, keyring, realms, metrics, leadership, takeover } = wiring;
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
     let (woken, _) = broadcast::channel(1024);
@@ -65,7 +78,10 @@ pub async fn run<F: Future<Output = ()>>(
         guard,
         keyring,
         metrics,
+        leadership,
+        takeover,
     });
+    started(context.clone());
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
     let (news, _) = broadcast::channel(1024);
     let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));
@@ -134,7 +150,7 @@ pub async fn run<F: Future<Output = ()>>(
             () = look_after_seals(&context, &requests) => {}
         }
     };
-    tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
+    tokio::join!(policy_loop, request_loop, background);
 }
 
 /// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.
@@ -257,7 +273,7 @@ fn request_stop<S: Stream>(queue: S, stop: watch::Receiver<bool>) -> impl Stream
 }
 
 /// Waits until the process is told to stop.
-async fn stopped(mut stop: watch::Receiver<bool>) {
+pub async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that whoever could say stop is gone.
     let _ = stop.wait_for(|stop| *stop).await;
 }

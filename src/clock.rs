@@ -1,0 +1,94 @@
+//! The clocks of this machine, and how far other machines' are from them.
+//!
+//! The wall clock can jump. The boot-time clock cannot: it counts the time since the machine was started, suspension
+//! included (Rust's `Instant` and tokio's timers leave that out). It means nothing to another machine.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// A moment on the boot-time clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Boot(Duration);
+
+impl Boot {
+    /// Now.
+    pub fn now() -> Self {
+        Self(reading(ClockId::Boottime))
+    }
+
+    /// The time from an earlier moment to this one; nothing if it is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// So much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+fn reading(clock: ClockId) -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+    let (seconds, nanoseconds) = (u64::try_from(tv_sec), u32::try_from(tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+/// By how much the wall clock (since 1970) is ahead of the boot-time clock: it changes when the wall clock is set.
+fn wall_ahead_of_boot() -> SignedDuration {
+    Timestamp::now().as_duration().saturating_sub(signed(Boot::now().0))
+}
+
+/// Another machine's clock, as it was last seen.
+#[derive(Debug, Default)]
+pub struct OtherClock(Mutex<Option<Sight>>);
+
+/// By how much the other clock is ahead of our boot-time clock: at least and at most. Between two sights it goes on with ours,
+/// whatever becomes of our wall clock.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    least: SignedDuration,
+    most: SignedDuration,
+}
+
+impl Sight {
+    /// It said `then` (whole seconds since 1970) at some moment between these.
+    fn new(then: i64, before: Boot, after: Boot) -> Self {
+        let from_boot = |seconds: i64, boot: Boot| SignedDuration::from_secs(seconds).saturating_sub(signed(boot.0));
+        Self { least: from_boot(then, after), most: from_boot(then.saturating_add(1), before) }
+    }
+
+    fn ahead_of(self, wall_ahead_of_boot: SignedDuration) -> i64 {
+        let Self { least, most } = self;
+        let nearest = wall_ahead_of_boot.clamp(least, most.max(least));
+        nearest.saturating_sub(wall_ahead_of_boot).as_secs()
+    }
+}
+
+impl OtherClock {
+    /// It said `then` (whole seconds since 1970) at some moment since `before`.
+    pub fn said(&self, then: i64, before: Boot) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Sight::new(then, before, Boot::now()));
+    }
+
+    /// It is not known any more.
+    pub fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// How many seconds it is ahead of our wall clock now (negative: behind); `None` if it was never seen. What may be due to
+    /// the time that the answer took counts as none.
+    pub fn ahead(&self) -> Option<i64> {
+        let sight = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sight.map(|sight| sight.ahead_of(wall_ahead_of_boot()))
+    }
+}
