@@ -92,3 +92,27 @@ impl OtherClock {
         sight.map(|sight| sight.ahead_of(wall_ahead_of_boot()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_ahead_of_or_behind_ours_by_what_the_answers_time_does_not_explain() {
+        // Ours said 1000.9 when the machine had run for 50 s, and 1002.9 when the answer was there.
+        let (before, after) = (Boot(Duration::from_secs(50)), Boot(Duration::from_secs(52)));
+        let ours = SignedDuration::from_millis(950_900);
+        for (then, expected) in [(1000, 0), (1002, 0), (1040, 37), (960, -39)] {
+            assert_eq!(Sight::new(then, before, after).ahead_of(ours), expected, "{then}");
+        }
+    }
+
+    #[test]
+    fn when_our_clock_is_set_it_is_known_at_once_how_far_others_are_from_it() {
+        let boot = Boot(Duration::from_secs(50));
+        let (sight, ours) = (Sight::new(1000, boot, boot), SignedDuration::from_secs(950));
+        for (jump, expected) in [(0, 0), (3600, -3599), (-3600, 3600)] {
+            assert_eq!(sight.ahead_of(ours + SignedDuration::from_secs(jump)), expected, "{jump}");
+        }
+    }
+}

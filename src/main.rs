@@ -54,7 +54,7 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     let mut realms = BTreeMap::new();
     for realm in config.realms {
         let observer: Arc<dyn keycloak::Observer> = metrics.clone();
-        realms.insert(realm.name.clone(), Realm::new(realm, observer)?);
+        realms.insert(realm.name.clone(), Realm::new(realm, observer, &leadership)?);
     }
     let api_server = kube::Config::infer().await;
     let api_server = api_server.map_err(|error| {

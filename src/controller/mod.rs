@@ -28,12 +28,12 @@ use std::{
     time::Duration,
 };
 
+use futures::channel::mpsc;
 use jiff::Timestamp;
 use kube::{
     Client,
     runtime::reflector::{ObjectRef, Store},
 };
-use tokio::sync::broadcast;
 
 use crate::{
     api::{AccessPolicy, AccessRequest},
@@ -70,7 +70,7 @@ pub struct Context {
     verdicts: Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
-    woken: broadcast::Sender<ObjectRef<AccessRequest>>,
+    woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,
 }

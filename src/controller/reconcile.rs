@@ -225,7 +225,7 @@ impl Context {
     fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.
-        let _ = self.woken.send(request);
+        let _ = self.woken.unbounded_send(request);
     }
 
     /// How long to wait after one more failure in a row.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use futures::{Stream, StreamExt, TryStreamExt, channel::mpsc, future, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -63,7 +63,8 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let Wiring { client, guard, keyring, realms, metrics, leadership, takeover } = wiring;
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
-    let (woken, _) = broadcast::channel(1024);
+    // Without a limit: what is woken is one of the requests there are, and none may be missed.
+    let (wake, woken) = mpsc::unbounded();
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
         index: Index::new(requests.clone(), keyring.clone()),
@@ -71,7 +72,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
-        woken: woken.clone(),
+        woken: wake,
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
         realms,
@@ -87,7 +88,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));
     let other_policies = {
         let policies = policies.clone();
-        listen(news.subscribe(), Some(News::Missed))
+        listen(news.subscribe())
             .filter(|news| future::ready(news.concerns_other_policies()))
             .flat_map(move |_| {
                 let concerned =
@@ -101,12 +102,11 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         .map_ok(|request| ObjectRef::from_obj(&request));
     let of_policy = {
         let requests = requests.clone();
-        listen(news.subscribe(), Some(News::Missed)).flat_map(move |news| {
+        listen(news.subscribe()).flat_map(move |news| {
             let concerned = requests.state_filter(|request| news.concerns_requests_of(&request.spec.policy_name));
             stream::iter(references(&concerned))
         })
     };
-    let woken = listen(woken.subscribe(), None);
     let request_queue = stream::select(request_changes, stream::select(of_policy, woken).map(Ok));
 
     let policy_loop = applier(
@@ -246,19 +246,13 @@ fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<AccessPolic
     }
 }
 
-/// What is sent from now on; `missed` instead of what came too fast.
-fn listen<T: Clone>(sent: broadcast::Receiver<T>, missed: Option<T>) -> impl Stream<Item = T> {
-    stream::unfold((sent, missed), |(mut sent, missed)| async move {
-        loop {
-            match (sent.recv().await, &missed) {
-                (Ok(heard), _) => return Some((heard, (sent, missed))),
-                (Err(broadcast::error::RecvError::Lagged(_)), Some(instead)) => {
-                    let instead = instead.clone();
-                    return Some((instead, (sent, missed)));
-                }
-                (Err(broadcast::error::RecvError::Lagged(_)), None) => {}
-                (Err(broadcast::error::RecvError::Closed), _) => return None,
-            }
+/// What happens to policies from now on. What comes too fast is one piece of news: all may have changed.
+fn listen(news: broadcast::Receiver<News>) -> impl Stream<Item = News> {
+    stream::unfold(news, |mut news| async move {
+        match news.recv().await {
+            Ok(heard) => Some((heard, news)),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some((News::Missed, news)),
+            Err(broadcast::error::RecvError::Closed) => None,
         }
     })
 }
@@ -282,6 +276,11 @@ pub async fn stopped(mut stop: watch::Receiver<bool>) {
 async fn look_after(context: &Context) {
     let guard = async {
         loop {
+            // Only who leads for sure begins and ends epochs.
+            if context.leadership.may_give().is_err() {
+                tokio::time::sleep(TRY_GUARD).await;
+                continue;
+            }
             let answer = context.guard.keep().await;
             context.remember_guard(&answer);
             if let Err(error) = context.record.begin().await {

@@ -9,7 +9,8 @@ use serde::Deserialize;
 /// What sort of failure it was. Decides what the caller may conclude and when it makes sense to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing reached Keycloak: refused connection, unknown host, failed TLS handshake, or no time left to send.
+    /// Nothing reached Keycloak: refused connection, unknown host, failed TLS handshake, no time left to send, or not
+    /// allowed to.
     NotSent,
     /// A write was sent and its outcome is not known: no answer in time, a reset, 502, 503, 504, or an answer that
     /// Keycloak does not give. The write may still happen.

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::{
     clock::{Boot, OtherClock},
     domain::duration,
+    keycloak,
 };
 
 /// The shortest lease.
@@ -199,6 +200,16 @@ impl Leadership {
 
     fn claim(&self) -> MutexGuard<'_, Claim> {
         self.0.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl keycloak::Gate for Leadership {
+    fn may_send(&self, write: keycloak::Write) -> Result<(), String> {
+        let allowed = match write {
+            keycloak::Write::Give => self.may_give(),
+            keycloak::Write::Take => self.may_take(),
+        };
+        allowed.map_err(|why| why.to_string())
     }
 }
 
