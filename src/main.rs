@@ -85,14 +85,13 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     let lead = async {
         let keyring = tokio::select! {
             keyring = Box::pin(Keyring::open(client.clone(), namespace_of(&me))) => Arc::new(keyring?),
-            () = stopped(stopping.clone()) => return Ok(()),
+            () = stopped(stopping.clone()) => return Ok(None),
         };
         let wiring = Wiring { client: client.clone(), guard, keyring, realms, metrics, leadership, takeover };
         let started = |context| drop(shown.context.set(context));
-        controller::run(wiring, stopping.clone(), started).await;
-        Ok(())
+        Ok(controller::run(wiring, stopping.clone(), started).await)
     };
-    let outcome = tokio::select! {
+    let outcome: Result<_, Box<dyn Error>> = tokio::select! {
         // Whoever leads now must not meet us: what is under way is dropped.
         lost = &mut holding => return Err(format!("this process does not lead any more: {}", lost?).into()),
         outcome = lead => outcome,
@@ -100,9 +99,9 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     holding.abort();
     // Its last word about the lease is said before ours.
     drop(holding.await);
-    lease.release(None).await;
+    lease.release(*outcome.as_ref().unwrap_or(&None)).await;
     tracing::info!("stopped");
-    outcome
+    outcome.map(drop)
 }
 
 /// Becomes true when the process is told to stop.

@@ -8,6 +8,7 @@
 mod approvers;
 mod enact;
 mod error;
+mod fence;
 mod index;
 mod lenient;
 mod observe;
@@ -19,6 +20,7 @@ mod record;
 mod report;
 mod run;
 mod sealing;
+mod settling;
 mod trace;
 
 use std::{
@@ -39,7 +41,7 @@ use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::{Request, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
-    leader::{Leadership, Takeover},
+    leader::Leadership,
     metrics::{Metrics, Snapshot},
 };
 
@@ -50,6 +52,7 @@ pub use run::{Wiring, run, stopped};
 use index::Index;
 use policies::Verdict;
 use record::Record;
+use settling::Settling;
 
 /// Access that should have been gone this long ago is overdue.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -62,14 +65,13 @@ pub struct Context {
     keyring: Arc<Keyring>,
     /// Whether this process may write: to be asked immediately before each write.
     leadership: Leadership,
-    /// How it came to lead: what the one before may have left in flight.
-    pub takeover: Takeover,
     metrics: Arc<Metrics>,
     index: Index,
     policies: Store<AccessPolicy>,
     verdicts: Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
+    settling: Settling,
     woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,

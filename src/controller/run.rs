@@ -21,7 +21,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-use super::{Context, Error, Index, Locks, Realm, Record, lenient, policies, reconcile};
+use super::{Context, Error, Index, Locks, Realm, Record, Settling, lenient, policies, reconcile};
 use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::Request,
@@ -58,8 +58,13 @@ pub struct Wiring {
 }
 
 /// Runs both controllers until `stop` says so. To be started by whoever leads, and not before: what is listed first is then what
-/// the one before has left. `started` is given the context at once.
-pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOnce(Arc<Context>)) {
+/// the one before has left. `started` is given the context at once. Answers with when everything that was sent to Keycloak has
+/// surely settled, if that is not so yet.
+pub async fn run(
+    wiring: Wiring,
+    stop: watch::Receiver<bool>,
+    started: impl FnOnce(Arc<Context>),
+) -> Option<Timestamp> {
     let Wiring { client, guard, keyring, realms, metrics, leadership, takeover } = wiring;
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
@@ -72,6 +77,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
+        settling: Settling::new(takeover),
         woken: wake,
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
@@ -80,7 +86,6 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         keyring,
         metrics,
         leadership,
-        takeover,
     });
     started(context.clone());
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
@@ -151,6 +156,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         }
     };
     tokio::join!(policy_loop, request_loop, background);
+    context.settling.until()
 }
 
 /// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.

@@ -30,6 +30,9 @@ const ENDPOINT: &str = "token";
 /// A token is renewed this long before it expires, or after three quarters of a shorter life.
 const MARGIN: Duration = Duration::from_secs(20);
 
+/// How long Keycloak's tokens live unless a realm says otherwise (26.7.3).
+pub(super) const DEFAULT_LIFE: Duration = Duration::from_mins(5);
+
 /// An access token. Does not print itself.
 #[derive(Clone)]
 pub(super) struct Token {
@@ -63,6 +66,8 @@ pub(super) struct Tokens {
     pub(super) finished: AtomicU64,
     /// Keycloak's clock, as the last sign-in said it.
     pub(super) clock: OtherClock,
+    /// Seconds for which the last token was issued.
+    pub(super) life: AtomicU64,
 }
 
 /// The last outcome.
@@ -110,6 +115,10 @@ impl Tokens {
         self.slot.lock().await.token = None;
     }
 
+    pub(super) fn life(&self) -> Duration {
+        Duration::from_secs(self.life.load(Ordering::Acquire))
+    }
+
     async fn sign_in(&self) -> Result<Token, Error> {
         let started = Instant::now();
         let outcome = match timeout_at(started + self.limit, self.ask(started)).await {
@@ -148,6 +157,7 @@ impl Tokens {
             Some(issued) => self.clock.said(issued, before),
             None => self.clock.forget(),
         }
+        self.life.store(answer.expires_in, Ordering::Release);
         let life = Duration::from_secs(answer.expires_in);
         let renew_at = started + life.saturating_sub(MARGIN.min(life / 4));
         let serial = self.finished.load(Ordering::Acquire);
