@@ -48,6 +48,39 @@ fn wall_ahead_of_boot() -> SignedDuration {
     Timestamp::now().as_duration().saturating_sub(signed(Boot::now().0))
 }
 
+/// How the clocks of this machine went, compared with one another.
+#[derive(Clone, Copy, Debug)]
+pub struct Going {
+    /// The wall clock is so much ahead of the boot-time clock.
+    wall: SignedDuration,
+    /// For so long the machine was suspended.
+    suspended: Duration,
+}
+
+impl Going {
+    /// What is small is reading one after the other, or a clock that is corrected slowly.
+    const TOLERATED: Duration = Duration::from_millis(250);
+
+    /// As it is now.
+    pub fn now() -> Self {
+        let monotonic = reading(ClockId::Monotonic);
+        Self { wall: wall_ahead_of_boot(), suspended: Boot::now().0.saturating_sub(monotonic) }
+    }
+
+    /// By how much the wall clock was set forward (negative: back), and for how long the machine was suspended, since this was
+    /// last told; nothing if neither is worth telling.
+    pub fn broke(&mut self) -> Option<(SignedDuration, SignedDuration)> {
+        let now = Self::now();
+        let set = now.wall.saturating_sub(self.wall);
+        let suspended = signed(now.suspended).saturating_sub(signed(self.suspended));
+        if set.unsigned_abs() <= Self::TOLERATED && suspended.unsigned_abs() <= Self::TOLERATED {
+            return None;
+        }
+        *self = now;
+        Some((set, suspended))
+    }
+}
+
 /// Another machine's clock, as it was last seen.
 #[derive(Debug, Default)]
 pub struct OtherClock(Mutex<Option<Sight>>);

@@ -69,8 +69,7 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     let guard = Guard::new(client.clone(), api_server, &me)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let stopping = stopping()?;
-    let shown =
-        Arc::new(Shown { metrics: metrics.clone(), leadership: leadership.clone(), context: OnceLock::new() });
+    let shown = Arc::new(Shown { metrics: metrics.clone(), leadership: leadership.clone(), context: OnceLock::new() });
     tokio::spawn(serve(listener, shown.clone(), stopping.clone()));
 
     let lease = Arc::new(Lease::new(client.clone(), namespace_of(&me), leadership.clone())?);

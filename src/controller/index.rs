@@ -6,15 +6,18 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use jiff::Timestamp;
 use kube::{
     ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
 
 use crate::{
-    api::{AccessRequest, AccessRequestStatus, FINALIZER},
+    api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase},
+    clock::Boot,
     domain::{Forged, Instead, Request},
     guard::{Keyring, seal},
 };
@@ -41,6 +44,8 @@ struct Memory {
     sent: Vec<(String, u64)>,
     /// Whether it was told that the status is not ours.
     told: bool,
+    /// The deadline, and when it comes by the boot-time clock: from when it was first seen.
+    due: Option<(Timestamp, Boot)>,
     /// Whether a write of its status was acknowledged since this process leads, and none was left without an answer after it.
     fenced: bool,
 }
@@ -51,6 +56,8 @@ pub struct Known {
     pub stored: Arc<AccessRequest>,
     /// The same with a status that is ours: the stored one, or the remembered one in its place.
     pub trusted: Option<Arc<AccessRequest>>,
+    /// Whether the boot-time clock says that its time is up.
+    time_is_up: bool,
 }
 
 impl Known {
@@ -59,11 +66,17 @@ impl Known {
         self.trusted.as_ref().is_some_and(|trusted| Arc::ptr_eq(trusted, &self.stored))
     }
 
+    /// The request with the status that is ours, if there is one.
+    pub fn as_trusted(&self) -> Option<Request> {
+        let request = Request::parse(self.trusted.as_ref()?);
+        Some(Request { time_is_up: self.time_is_up, ..request })
+    }
+
     /// The request as it is decided on, and the object to write. `named` is what counts if nothing is remembered; nothing
     /// comes of it if that is missing.
     pub fn believed(&self, named: Option<&Named>) -> Option<(Request, Arc<AccessRequest>)> {
         if self.is_ours() {
-            return Some((Request::parse(&self.stored), self.stored.clone()));
+            return Some((self.as_trusted()?, self.stored.clone()));
         }
         let (object, instead) = match (&self.trusted, named) {
             (Some(trusted), _) => (trusted.clone(), Instead::Remembered),
@@ -74,7 +87,8 @@ impl Known {
             (None, None) => return None,
         };
         let found = self.stored.status.clone().unwrap_or_default();
-        Some((Request { forged: Some(Forged { found, instead }), ..Request::parse(&object) }, object))
+        let forged = Some(Forged { found, instead });
+        Some((Request { forged, time_is_up: self.time_is_up, ..Request::parse(&object) }, object))
     }
 }
 
@@ -157,6 +171,13 @@ impl Index {
         self.known().into_iter().filter_map(|known| known.trusted).collect()
     }
 
+    /// How long a live request has left by the boot-time clock, whatever becomes of the wall clock.
+    pub fn time_left(&self, request: &AccessRequest) -> Option<Duration> {
+        let live = matches!(request.phase(), Some(Phase::Activating | Phase::Active));
+        let (deadline, due) = self.memories().get(request.metadata.uid.as_deref()?)?.due?;
+        (live && deadline_of(request) == Some(deadline)).then(|| due.since(Boot::now()))
+    }
+
     /// Whether nobody was told yet that a request's status is not ours.
     pub fn is_news(&self, request: &AccessRequest) -> bool {
         let mut memories = self.memories();
@@ -187,12 +208,26 @@ impl Index {
 }
 
 impl Memory {
-    /// Whether the status of what is stored is ours; what is ours is remembered.
     fn judge(&mut self, keyring: &Keyring, stored: Arc<AccessRequest>) -> Known {
+        let (stored, trusted) = self.whose(keyring, stored);
+        let deadline = trusted.as_ref().and_then(|trusted| deadline_of(trusted));
+        if self.due.map(|(known, _)| known) != deadline {
+            self.due = deadline.map(|deadline| (deadline, Boot::now().after(super::reconcile::until(deadline))));
+        }
+        let time_is_up = self.due.is_some_and(|(_, due)| due <= Boot::now());
+        Known { stored, trusted, time_is_up }
+    }
+
+    /// Whether the status of what is stored is ours; what is ours is remembered.
+    fn whose(
+        &mut self,
+        keyring: &Keyring,
+        stored: Arc<AccessRequest>,
+    ) -> (Arc<AccessRequest>, Option<Arc<AccessRequest>>) {
         if let Some(trusted) = &self.trusted
             && version(trusted) >= version(&stored)
         {
-            return Known { stored: trusted.clone(), trusted: Some(trusted.clone()) };
+            return (trusted.clone(), Some(trusted.clone()));
         }
         let ours = self.recognises(keyring, &stored);
         // What was to follow an older version than this has come to be by now, or never will.
@@ -200,10 +235,10 @@ impl Memory {
         if ours {
             self.trusted = Some(stored.clone());
             self.told = false;
-            return Known { trusted: Some(stored.clone()), stored };
+            return (stored.clone(), Some(stored));
         }
         let remembered = self.trusted.as_ref().map(|trusted| Arc::new(with_status(&stored, trusted.status.clone())));
-        Known { stored, trusted: remembered }
+        (stored, remembered)
     }
 
     /// Ours is a status that says nothing, as long as nobody has looked; and one with a seal of its own, unless it is not the
@@ -228,6 +263,10 @@ impl Memory {
 
 fn with_status(stored: &AccessRequest, status: Option<AccessRequestStatus>) -> AccessRequest {
     AccessRequest { metadata: stored.metadata.clone(), spec: stored.spec.clone(), status }
+}
+
+fn deadline_of(request: &AccessRequest) -> Option<Timestamp> {
+    Some(request.status.as_ref()?.grant.as_ref()?.deadline.0)
 }
 
 /// Resource versions of one resource can be compared as numbers (Kubernetes 1.35, KEP-5504; etcd's before).

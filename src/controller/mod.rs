@@ -3,9 +3,11 @@
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
 //! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
 //! whose their statuses are, [`sealing`] deals with those that are not ours; [`record`] knows what has started without a
-//! vote.
+//! vote; [`due_first`] sees to the order at the start, [`clocks`] to clocks that differ.
 
 mod approvers;
+mod clocks;
+mod due_first;
 mod enact;
 mod error;
 mod fence;
@@ -49,6 +51,8 @@ pub use error::{Error, chain};
 pub use realm::Realm;
 pub use run::{Wiring, run, stopped};
 
+use clocks::Differences;
+use due_first::DueFirst;
 use index::Index;
 use policies::Verdict;
 use record::Record;
@@ -74,6 +78,8 @@ pub struct Context {
     settling: Settling,
     woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
+    due_first: DueFirst,
+    differences: Differences,
     guard_state: Mutex<Result<InForce, String>>,
 }
 
@@ -176,8 +182,15 @@ impl Context {
                 .as_ref()
                 .map(drop)
                 .map_err(Clone::clone),
-            realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state())).collect(),
+            clocks: self.api_server_clock_problem().map_or(Ok(()), Err),
+            realms: self.realms.iter().map(|(name, realm)| (name.clone(), self.state_of(realm))).collect(),
         }
+    }
+
+    /// Whether something can be given in a realm.
+    fn state_of(&self, realm: &Realm) -> Result<(), String> {
+        realm.state()?;
+        self.keycloak_clock_problem(realm).map_or(Ok(()), Err)
     }
 
     /// What a scrape counts.
@@ -200,13 +213,14 @@ impl Context {
 #[derive(Clone, Debug)]
 pub struct Health {
     guard: Result<(), String>,
+    clocks: Result<(), String>,
     realms: BTreeMap<String, Result<(), String>>,
 }
 
 impl Health {
-    /// Ready if something can be granted: the admission policies are in force, and there is a realm to work in.
+    /// Ready if something can be granted: the admission policies are in force, the clocks agree, and there is a realm to work in.
     pub fn is_ready(&self) -> bool {
-        self.guard.is_ok() && self.realms.values().any(Result::is_ok)
+        self.guard.is_ok() && self.clocks.is_ok() && self.realms.values().any(Result::is_ok)
     }
 }
 
@@ -214,6 +228,7 @@ impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ok = |state: &Result<(), String>| state.clone().map(|()| "ok".to_owned());
         write!(f, "{}", line("admission policies", &ok(&self.guard)))?;
+        write!(f, "{}", line("clocks", &ok(&self.clocks)))?;
         for (name, state) in &self.realms {
             write!(f, "{}", line(&format!("realm {name}"), &ok(state)))?;
         }

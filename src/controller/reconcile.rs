@@ -30,18 +30,29 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
-    if let Some(action) = context.nothing_new(&context.index.newest(&request).stored) {
+    context.begin_with_what_is_due();
+    let done = go_on(&request, &context).await;
+    context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
+    done
+}
+
+async fn go_on(request: &Arc<AccessRequest>, context: &Context) -> Result<Action, Error> {
+    if let Some(action) = context.nothing_new(&context.index.newest(request).stored) {
         return Ok(action);
     }
     let mut outcomes = Vec::new();
     for step in 0..MAX_STEPS {
-        let known = context.index.newest(&request);
+        let known = context.index.newest(request);
         context.tell_of_a_forged_status(&known);
+        let waits = known.believed(None).and_then(|(request, _)| context.waits_for_what_is_due(&request));
+        if let Some(wait) = waits {
+            return Ok(Action::requeue(wait));
+        }
         let named = context.named(&known).await?;
         let subject = known.believed(named.as_ref()).and_then(|(request, _)| context.holder(&request));
         // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
         let _alone = context.locks.lock(subject.as_ref()).await;
-        let Some((believed, object)) = context.index.newest(&request).believed(named.as_ref()) else { continue };
+        let Some((believed, object)) = context.index.newest(request).believed(named.as_ref()) else { continue };
         // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
         let policy = context.known_policy(&object);
         let last = step + 1 == MAX_STEPS;
@@ -191,7 +202,7 @@ impl Context {
     fn nothing_new(&self, object: &AccessRequest) -> Option<Action> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
-        let wait = settled.wake.map(until);
+        let wait = settled.wake.map(|wake| self.until(object, wake));
         let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
         same.then(|| wait.map_or_else(Action::await_change, Action::requeue))
     }
@@ -220,7 +231,13 @@ impl Context {
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
-        wake.map_or_else(Action::await_change, |wake| Action::requeue(until(wake)))
+        wake.map_or_else(Action::await_change, |wake| Action::requeue(self.until(object, wake)))
+    }
+
+    /// From now to a time, or until the boot-time clock says that a live request is due.
+    pub fn until(&self, object: &AccessRequest, time: Timestamp) -> Duration {
+        let wait = until(time);
+        self.index.time_left(object).map_or(wait, |left| wait.min(left))
     }
 
     /// Has requests looked at again that may have waited for this one's end.
@@ -246,6 +263,16 @@ impl Context {
         }
     }
 
+    /// Has all requests looked at again that are not over.
+    pub fn wake_all(&self) {
+        for request in self.index.all() {
+            if !request.phase().is_some_and(Phase::is_final) {
+                let uid = request.metadata.uid.as_deref().unwrap_or_default();
+                self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
+            }
+        }
+    }
+
     /// Has requests looked at again that wait for votes under this policy.
     pub fn wake_who_waits_under(&self, policy: &str) {
         for request in self.index.all() {
@@ -256,7 +283,8 @@ impl Context {
         }
     }
 
-    fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
+    /// Has a request looked at again, as if it had changed.
+    pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.
         let _ = self.woken.unbounded_send(request);

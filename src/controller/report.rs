@@ -151,6 +151,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
                 | "MappingFailed"
                 | "KeycloakUnavailable"
                 | "AdmissionPoliciesNotInForce"
+                | "ClocksDiffer"
                 | "StatusForged"
         );
     let type_ = if bad { EventType::Warning } else { EventType::Normal };

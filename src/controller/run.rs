@@ -21,7 +21,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-use super::{Context, Error, Index, Locks, Realm, Record, Settling, lenient, policies, reconcile};
+use super::{
+    Context, Differences, DueFirst, Error, Index, Locks, Realm, Record, Settling, lenient, policies, reconcile,
+};
 use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::Request,
@@ -60,11 +62,7 @@ pub struct Wiring {
 /// Runs both controllers until `stop` says so. To be started by whoever leads, and not before: what is listed first is then what
 /// the one before has left. `started` is given the context at once. Answers with when everything that was sent to Keycloak has
 /// surely settled, if that is not so yet.
-pub async fn run(
-    wiring: Wiring,
-    stop: watch::Receiver<bool>,
-    started: impl FnOnce(Arc<Context>),
-) -> Option<Timestamp> {
+pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOnce(Arc<Context>)) -> Option<Timestamp> {
     let Wiring { client, guard, keyring, realms, metrics, leadership, takeover } = wiring;
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
@@ -78,6 +76,8 @@ pub async fn run(
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
         settling: Settling::new(takeover),
+        due_first: DueFirst::default(),
+        differences: Differences::default(),
         woken: wake,
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
@@ -93,13 +93,11 @@ pub async fn run(
     let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));
     let other_policies = {
         let policies = policies.clone();
-        listen(news.subscribe())
-            .filter(|news| future::ready(news.concerns_other_policies()))
-            .flat_map(move |_| {
-                let concerned =
-                    policies.state_filter(|policy| policy.spec.grants.iter().any(|grant| grant.group.is_some()));
-                stream::iter(references(&concerned))
-            })
+        listen(news.subscribe()).filter(|news| future::ready(news.concerns_other_policies())).flat_map(move |_| {
+            let concerned =
+                policies.state_filter(|policy| policy.spec.grants.iter().any(|grant| grant.group.is_some()));
+            stream::iter(references(&concerned))
+        })
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
@@ -134,8 +132,8 @@ pub async fn run(
             |request, error, context| {
                 // Whatever failed, what falls due is looked at in time.
                 let request = context.index.newest(&request).trusted.unwrap_or(request);
-                let due = Request::parse(&request).deadline().filter(|deadline| *deadline > Timestamp::now());
-                failed(&context, "request", request.as_ref(), error, due)
+                let due = Request::parse(&request).deadline().map(|deadline| context.until(&request, deadline));
+                failed(&context, "request", request.as_ref(), error, due.filter(|due| !due.is_zero()))
             },
             context.clone(),
             requests.clone(),
@@ -153,6 +151,7 @@ pub async fn run(
             () = stopped(stop.clone()) => {}
             () = Box::pin(look_after(&context)) => {}
             () = look_after_seals(&context, &requests) => {}
+            () = context.look_after_clocks() => {}
         }
     };
     tokio::join!(policy_loop, request_loop, background);
@@ -325,10 +324,10 @@ fn failed<K: Resource<DynamicType = ()>>(
     kind: &str,
     object: &K,
     error: &Error,
-    due: Option<Timestamp>,
+    due: Option<Duration>,
 ) -> Action {
     let wait = context.retry_after(object.meta().uid.as_deref().unwrap_or_default());
-    let wait = due.map_or(wait, |due| wait.min(reconcile::until(due)));
+    let wait = due.map_or(wait, |due| wait.min(due));
     let (name, namespace) = (object.name_any(), object.namespace());
     tracing::warn!(kind, name, namespace, error = error.chain(), ?wait, "trying again");
     Action::requeue(wait)

@@ -228,12 +228,8 @@ mod tests {
             assert!(fresh_for + write <= duration, "{text}: {fresh_for:?} + {write:?}");
             assert!(renew_every * 5 <= fresh_for && write >= SHORTEST_WRITE && write <= LONGEST_WRITE, "{text}");
         }
-        let expected = Times {
-            duration: seconds(15.0),
-            renew_every: seconds(2.0),
-            fresh_for: seconds(10.0),
-            write: seconds(4.0),
-        };
+        let expected =
+            Times { duration: seconds(15.0), renew_every: seconds(2.0), fresh_for: seconds(10.0), write: seconds(4.0) };
         assert_eq!(Times::parse("15s").expect("15s"), expected);
         for text in ["", "0s", "2s", "601s", "15", "1d"] {
             assert!(Times::parse(text).is_err(), "{text}");

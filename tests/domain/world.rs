@@ -198,6 +198,7 @@ impl World {
             },
             policy,
             people,
+            clocks: None,
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
