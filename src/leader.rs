@@ -93,7 +93,7 @@ pub struct Lease {
 /// What one who waits has seen.
 #[derive(Default)]
 struct Waiting {
-    /// The version of the record that was seen last, and since when.
+    /// The version of the record that was seen last, and until when it has to stay the same.
     seen: Option<(Option<String>, Boot)>,
     /// What was being done when the last attempt to take it was sent: its answer may have been lost.
     tried: Option<Takeover>,
@@ -114,7 +114,8 @@ impl Lease {
 
     /// Waits until this process leads.
     pub async fn acquire(&self) -> Takeover {
-        let renew_every = self.leadership.times().renew_every;
+        // Half as long as from one renewal to the next: it is seen early that somebody has handed it back, or renews no more.
+        let pause = self.leadership.times().renew_every / 2;
         let (mut waiting, mut told) = (Waiting::default(), String::new());
         loop {
             match self.try_to_acquire(&mut waiting).await {
@@ -128,7 +129,7 @@ impl Lease {
                     told = error;
                 }
             }
-            sleep(renew_every).await;
+            sleep(waiting.left().map_or(pause, |left| pause.min(left))).await;
         }
     }
 
@@ -340,15 +341,18 @@ impl Waiting {
     fn is_over(&mut self, found: &Record, ours: Duration) -> bool {
         let now = Boot::now();
         let version = &found.metadata.resource_version;
-        let since = match &self.seen {
-            Some((seen, since)) if seen == version => *since,
-            Some(_) | None => {
-                self.seen = Some((version.clone(), now));
-                now
-            }
-        };
-        let theirs = found.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
-        now.since(since) >= ours.max(Duration::from_secs(theirs.unwrap_or_default()))
+        if self.seen.as_ref().is_none_or(|(seen, _)| seen != version) {
+            let theirs = found.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
+            let wait = ours.max(Duration::from_secs(theirs.unwrap_or_default()));
+            self.seen = Some((version.clone(), now.after(wait)));
+        }
+        self.left().is_none()
+    }
+
+    /// How long it has to stay the same yet; nothing if that is over, or nobody has looked.
+    fn left(&self) -> Option<Duration> {
+        let (_, until) = self.seen.as_ref()?;
+        Some(until.since(Boot::now())).filter(|left| !left.is_zero())
     }
 }
 

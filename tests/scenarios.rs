@@ -41,6 +41,8 @@ mod attacks_voting;
 mod bad_input;
 #[path = "scenarios/chart.rs"]
 mod chart;
+#[path = "scenarios/clocks.rs"]
+mod clocks;
 #[path = "scenarios/docs.rs"]
 mod docs;
 #[path = "scenarios/ending.rs"]
@@ -63,6 +65,10 @@ mod giving;
 mod keycloak;
 #[path = "scenarios/keycloak_admin.rs"]
 mod keycloak_admin;
+#[path = "scenarios/leading.rs"]
+mod leading;
+#[path = "scenarios/operators.rs"]
+mod operators;
 #[path = "scenarios/people.rs"]
 mod people;
 #[path = "scenarios/policy.rs"]

@@ -58,6 +58,7 @@ pub struct World {
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
+    pub clocks: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
 }
@@ -88,6 +89,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
+        clocks: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
     }
@@ -125,6 +127,10 @@ impl World {
     /// The admission policies are away.
     pub fn unguarded(self) -> Self {
         self.guard(Guard::NotInForce("hallpass-identity was deleted".into()))
+    }
+    pub fn clocks_differ(mut self) -> Self {
+        self.clocks = Some("the clock of the API server is 40 s behind the operator's".into());
+        self
     }
     pub fn nobody(mut self, name: &str) -> Self {
         self.people.insert(name.into(), Lookup::Nobody(format!("{name} leads to a disabled user")));
@@ -198,7 +204,7 @@ impl World {
             },
             policy,
             people,
-            clocks: None,
+            clocks: self.clocks.clone(),
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),

@@ -297,7 +297,8 @@ impl World {
     /// Deletes the Lease, as an administrator may who knows that its holder is dead: nobody waits for it to expire.
     pub async fn nobody_leads(&self) {
         let leases: Api<Lease> = Api::namespaced(self.admin.clone(), "hallpass-system");
-        leases.delete("hallpass", &DeleteParams::default()).await.expect("there is a Lease");
+        let deleted = leases.delete("hallpass", &DeleteParams::default()).await;
+        assert!(deleted.is_ok(), "{deleted:?}");
     }
 
     /// kubectl as the administrator, in the world's namespace.
