@@ -33,7 +33,7 @@ pub struct Run {
     pub listen: SocketAddr,
     /// How long the lease lasts that says who leads, of all that run at once: from 3s to 10m. After this long without a sign of
     /// the leader another one takes over. Shorter is quicker, and asks more of the API server.
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = Times::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "15s", env = "HALLPASS_LEASE_DURATION", value_parser = Times::parse)]
     pub lease_duration: Times,
     /// How log lines are written. What is logged is set by the variable `RUST_LOG`, as in `hallpass=debug`.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]

@@ -252,9 +252,8 @@ impl Lease {
                 let annotations = empty.metadata.annotations.get_or_insert_default();
                 annotations.insert(UNSETTLED_UNTIL.into(), until.to_string());
             }
-            let error = match self.replace(limit, &empty).await {
-                Ok(_) => return tracing::info!("handed the lease back"),
-                Err(error) => error,
+            let Err(error) = self.replace(limit, &empty).await else {
+                return tracing::info!("handed the lease back");
             };
             tracing::warn!(%error, "cannot hand the lease back");
             match self.ask(limit, self.request().get(NAME, &GetParams::default())).await {

@@ -70,9 +70,10 @@ impl Context {
             let here = self.realms.values().filter_map(|realm| self.keycloak_clock_problem(realm));
             let problems: Vec<String> = self.api_server_clock_problem().into_iter().chain(here).collect();
             if problems != told {
-                match problems.is_empty() {
-                    true => tracing::info!("the clocks agree again"),
-                    false => tracing::error!(why = problems.join("; "), "nothing is given while clocks differ"),
+                if problems.is_empty() {
+                    tracing::info!("the clocks agree again");
+                } else {
+                    tracing::error!(why = problems.join("; "), "nothing is given while clocks differ");
                 }
                 told = problems;
                 self.wake_all();

@@ -77,8 +77,15 @@ impl Context {
         let left = LONGEST.saturating_sub(Boot::now().since(begun.at));
         let gets = match request.phase() {
             None | Some(Phase::Pending | Phase::Approved | Phase::Activating) => true,
-            Some(Phase::Active | Phase::Revoking) => false,
-            Some(Phase::Expired | Phase::Revoked | Phase::Denied | Phase::TimedOut | Phase::Rejected) => false,
+            Some(
+                Phase::Active
+                | Phase::Revoking
+                | Phase::Expired
+                | Phase::Revoked
+                | Phase::Denied
+                | Phase::TimedOut
+                | Phase::Rejected,
+            ) => false,
         };
         if left.is_zero() || !gets || domain::is_ending(request, Timestamp::now()) {
             return None;

@@ -8,6 +8,7 @@ use super::duration;
 use crate::api::{self, AccessRequestStatus, Phase, VoteDecision};
 
 /// An `AccessRequest` that was read.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Its namespace.
