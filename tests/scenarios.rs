@@ -89,5 +89,7 @@ mod sealing;
 mod seeing;
 #[path = "scenarios/tampering.rs"]
 mod tampering;
+#[path = "scenarios/vanishing.rs"]
+mod vanishing;
 #[path = "scenarios/world.rs"]
 mod world;

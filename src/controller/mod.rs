@@ -24,6 +24,7 @@ mod run;
 mod sealing;
 mod settling;
 mod trace;
+mod vanished;
 
 use std::{
     collections::{BTreeMap, HashMap},

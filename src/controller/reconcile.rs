@@ -31,44 +31,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
     context.begin_with_what_is_due();
-    let done = go_on(&request, &context).await;
+    let wait = context.bring_on(&request).await;
     context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
-    done
-}
-
-async fn go_on(request: &Arc<AccessRequest>, context: &Context) -> Result<Action, Error> {
-    if let Some(action) = context.nothing_new(&context.index.newest(request).stored) {
-        return Ok(action);
-    }
-    let mut outcomes = Vec::new();
-    for step in 0..MAX_STEPS {
-        let known = context.index.newest(request);
-        context.tell_of_a_forged_status(&known);
-        let waits = known.believed(None).and_then(|(request, _)| context.waits_for_what_is_due(&request));
-        if let Some(wait) = waits {
-            return Ok(Action::requeue(wait));
-        }
-        let named = context.named(&known).await?;
-        let subject = known.believed(named.as_ref()).and_then(|(request, _)| context.holder(&request));
-        // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
-        let _alone = context.locks.lock(subject.as_ref()).await;
-        let Some((believed, object)) = context.index.newest(request).believed(named.as_ref()) else { continue };
-        // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
-        let policy = context.known_policy(&object);
-        let last = step + 1 == MAX_STEPS;
-        let step = match context.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
-            // The watch will say so; what is there now under its name is looked at by itself.
-            Err(Error::Gone) => return Ok(Action::await_change()),
-            step => step?,
-        };
-        let Some(step) = step else { continue };
-        let Step { decision, recorded, outcomes: came_out } = step;
-        outcomes = came_out;
-        if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
-            return Ok(context.wait(&recorded, policy, decision.next));
-        }
-    }
-    Err(Error::Unsettled(MAX_STEPS))
+    Ok(wait?.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// What one step did.
@@ -84,6 +49,45 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 }
 
 impl Context {
+    /// Brings a request as far as it gets now. How long to wait until it is looked at again, if nothing happens before.
+    pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Option<Duration>, Error> {
+        if let Some(wait) = self.nothing_new(&self.index.newest(request).stored) {
+            return Ok(wait);
+        }
+        let mut outcomes = Vec::new();
+        for step in 0..MAX_STEPS {
+            let known = self.index.newest(request);
+            self.tell_of_a_forged_status(&known);
+            let waits = known.believed(None).and_then(|(request, _)| self.waits_for_what_is_due(&request));
+            if waits.is_some() {
+                return Ok(waits);
+            }
+            let named = self.named(&known).await?;
+            let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
+            // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
+            let _alone = self.locks.lock(subject.as_ref()).await;
+            let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
+            // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
+            let policy = self.known_policy(&object);
+            let last = step + 1 == MAX_STEPS;
+            let step = match self.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
+                // What is there now under its name is looked at by itself.
+                Err(Error::Gone) => {
+                    self.index.is_gone(&believed.uid);
+                    return Ok(None);
+                }
+                step => step?,
+            };
+            let Some(step) = step else { continue };
+            let Step { decision, recorded, outcomes: came_out } = step;
+            outcomes = came_out;
+            if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
+                return Ok(self.wait(&recorded, policy, decision.next));
+            }
+        }
+        Err(Error::Unsettled(MAX_STEPS))
+    }
+
     /// One step. `None` if somebody else wrote in between: look and decide again.
     async fn step(
         &self,
@@ -199,12 +203,13 @@ impl Context {
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
     /// our own writes.
-    fn nothing_new(&self, object: &AccessRequest) -> Option<Action> {
+    #[expect(clippy::option_option, reason = "nothing new, and nothing to wait for, are two things")]
+    fn nothing_new(&self, object: &AccessRequest) -> Option<Option<Duration>> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
         let wait = settled.wake.map(|wake| self.until(object, wake));
         let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
-        same.then(|| wait.map_or_else(Action::await_change, Action::requeue))
+        same.then_some(wait)
     }
 
     /// The version of a request's policy that the watch has shown.
@@ -214,7 +219,7 @@ impl Context {
     }
 
     /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Action {
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Option<Duration> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -231,7 +236,7 @@ impl Context {
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
-        wake.map_or_else(Action::await_change, |wake| Action::requeue(self.until(object, wake)))
+        wake.map(|wake| self.until(object, wake))
     }
 
     /// From now to a time, or until the boot-time clock says that a live request is due.

@@ -42,6 +42,9 @@ pub async fn status(
     let uid = request.metadata.uid.as_deref().unwrap_or_default();
     let seal = context.keyring.keys().seal(uid, status);
     object.status = Some(AccessRequestStatus { seal, ..status.clone() });
+    if context.index.keep(&object) {
+        return Ok(object);
+    }
     context.index.sends(&object);
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
