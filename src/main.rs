@@ -86,7 +86,8 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
             keyring = Box::pin(Keyring::open(client.clone(), namespace_of(&me))) => Arc::new(keyring?),
             () = stopped(stopping.clone()) => return Ok(None),
         };
-        let wiring = Wiring { client: client.clone(), guard, keyring, realms, metrics, leadership, takeover };
+        let release = config.release;
+        let wiring = Wiring { client: client.clone(), guard, keyring, realms, release, metrics, leadership, takeover };
         let started = |context| drop(shown.context.set(context));
         Ok(controller::run(wiring, stopping.clone(), started).await)
     };

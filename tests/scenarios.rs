@@ -77,6 +77,8 @@ mod policy;
 mod realms;
 #[path = "scenarios/refusing.rs"]
 mod refusing;
+#[path = "scenarios/releasing.rs"]
+mod releasing;
 #[path = "scenarios/report.rs"]
 mod report;
 #[path = "scenarios/request.rs"]

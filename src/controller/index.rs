@@ -201,6 +201,11 @@ impl Index {
         self.vanished().get(uid).is_some_and(Option::is_some)
     }
 
+    /// Whether a request disappeared, and everything is done about it.
+    pub fn is_done(&self, uid: &str) -> bool {
+        self.vanished().get(uid).is_some_and(Option::is_none)
+    }
+
     /// Keeps the status of a request that is known here only, until it is final. Says whether it is one.
     pub fn keep(&self, request: &AccessRequest) -> bool {
         let uid = request.metadata.uid.as_deref().unwrap_or_default();

@@ -52,6 +52,7 @@ pub use error::{Error, chain};
 pub use realm::Realm;
 pub use run::{Wiring, run, stopped};
 
+use crate::config::Release;
 use clocks::Differences;
 use due_first::DueFirst;
 use index::Index;
@@ -77,6 +78,7 @@ pub struct Context {
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     settling: Settling,
+    release: Release,
     woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
     due_first: DueFirst,

@@ -38,6 +38,7 @@ impl Context {
             clocks: None,
             siblings: self.siblings(request),
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
+            released: self.release.reason(request),
             outcomes,
             ballot: random_word()?,
         };

@@ -33,8 +33,12 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
     context.begin_with_what_is_due();
     let wait = context.bring_on(&request).await;
     context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
-    Ok(wait?.map_or_else(Action::await_change, Action::requeue))
+    let Wait(wait) = wait?;
+    Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
+
+/// How long to wait until a request is looked at again, if nothing happens before; nothing: until something happens.
+pub struct Wait(pub Option<Duration>);
 
 /// What one step did.
 struct Step {
@@ -49,8 +53,8 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 }
 
 impl Context {
-    /// Brings a request as far as it gets now. How long to wait until it is looked at again, if nothing happens before.
-    pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Option<Duration>, Error> {
+    /// Brings a request as far as it gets now.
+    pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
         if let Some(wait) = self.nothing_new(&self.index.newest(request).stored) {
             return Ok(wait);
         }
@@ -60,12 +64,15 @@ impl Context {
             self.tell_of_a_forged_status(&known);
             let waits = known.believed(None).and_then(|(request, _)| self.waits_for_what_is_due(&request));
             if waits.is_some() {
-                return Ok(waits);
+                return Ok(Wait(waits));
             }
             let named = self.named(&known).await?;
             let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
             let _alone = self.locks.lock(subject.as_ref()).await;
+            if self.index.is_done(request.metadata.uid.as_deref().unwrap_or_default()) {
+                return Ok(Wait(None));
+            }
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let policy = self.known_policy(&object);
@@ -74,7 +81,7 @@ impl Context {
                 // What is there now under its name is looked at by itself.
                 Err(Error::Gone) => {
                     self.index.is_gone(&believed.uid);
-                    return Ok(None);
+                    return Ok(Wait(None));
                 }
                 step => step?,
             };
@@ -203,13 +210,12 @@ impl Context {
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
     /// our own writes.
-    #[expect(clippy::option_option, reason = "nothing new, and nothing to wait for, are two things")]
-    fn nothing_new(&self, object: &AccessRequest) -> Option<Option<Duration>> {
+    fn nothing_new(&self, object: &AccessRequest) -> Option<Wait> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
         let wait = settled.wake.map(|wake| self.until(object, wake));
         let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
-        same.then_some(wait)
+        same.then_some(Wait(wait))
     }
 
     /// The version of a request's policy that the watch has shown.
@@ -219,7 +225,7 @@ impl Context {
     }
 
     /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Option<Duration> {
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Wait {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -236,7 +242,7 @@ impl Context {
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
-        wake.map(|wake| self.until(object, wake))
+        Wait(wake.map(|wake| self.until(object, wake)))
     }
 
     /// From now to a time, or until the boot-time clock says that a live request is due.

@@ -156,6 +156,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
                 | "AdmissionPoliciesNotInForce"
                 | "ClocksDiffer"
                 | "StatusForged"
+                | "Released"
         );
     let type_ = if bad { EventType::Warning } else { EventType::Normal };
     context.publish(after.object_ref(&()), type_, word, phase.as_str(), message);

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     api::{AccessPolicy, AccessRequest},
+    config::Release,
     domain::Request,
     guard::{Guard, Keyring},
     leader::{Leadership, Takeover},
@@ -52,6 +53,8 @@ pub struct Wiring {
     pub keyring: Arc<Keyring>,
     /// The realms of the configuration.
     pub realms: BTreeMap<String, Realm>,
+    /// Access that is given up without proof.
+    pub release: Release,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether this process may write.
@@ -64,7 +67,7 @@ pub struct Wiring {
 /// the one before has left. `started` is given the context at once. Answers with when everything that was sent to Keycloak has
 /// surely settled, if that is not so yet.
 pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOnce(Arc<Context>)) -> Option<Timestamp> {
-    let Wiring { client, guard, keyring, realms, metrics, leadership, takeover } = wiring;
+    let Wiring { client, guard, keyring, realms, release, metrics, leadership, takeover } = wiring;
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
     // Without a limit: what is woken is one of the requests there are, and none may be missed.
@@ -81,6 +84,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         due_first: DueFirst::default(),
         differences: Differences::default(),
         woken: wake,
+        release,
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
         realms,

@@ -54,6 +54,8 @@ pub struct Observed {
     /// Ids of targets of this subject to which a write may still be on its way because its answer was lost, and until when (in
     /// whole seconds).
     pub travelling: BTreeMap<String, Timestamp>,
+    /// Why the access is given up without proof that it is gone, if the operator's configuration says so.
+    pub released: Option<String>,
     /// What became of the effects of the decision before.
     pub outcomes: Vec<Outcome>,
     /// A fresh random word, for a new ballot.

@@ -59,6 +59,7 @@ pub struct World {
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
     pub clocks: Option<String>,
+    pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
 }
@@ -90,6 +91,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
         clocks: None,
+        released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
     }
@@ -209,6 +211,7 @@ impl World {
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
             travelling: self.travelling.clone(),
+            released: self.released.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
         }
