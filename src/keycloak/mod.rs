@@ -7,9 +7,11 @@
 mod closure;
 mod error;
 mod http;
+mod lifespans;
 mod mapping;
 mod path;
 mod rights;
+mod sessions;
 mod targets;
 mod token;
 mod types;
@@ -27,6 +29,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore};
 
 pub use error::{Error, Kind};
+pub use sessions::Sessions;
 pub use types::{ClientRole, Container, Group, MissingRight, RealmInfo, Removal, Role, Target, User};
 
 use crate::config;
@@ -36,6 +39,9 @@ use token::{Slot, Tokens};
 
 /// More connections do not make Keycloak faster: 8 gave 350 mappings a second, 32 gave 300.
 const CONCURRENCY: usize = 8;
+
+/// So many users' sessions are ended at a time: Keycloak tells clients of it meanwhile, which may hang.
+const SLOW_CONCURRENCY: usize = 4;
 
 /// Connecting and the TLS handshake; a failure here is known not to have been sent.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -51,11 +57,13 @@ pub struct Limits {
     pub write: Duration,
     /// One read. A method that needs several has this for each.
     pub read: Duration,
+    /// One call that ends sessions. Keycloak tells the clients one after another within it.
+    pub sessions: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { write: Duration::from_secs(4), read: Duration::from_secs(10) }
+        Self { write: Duration::from_secs(4), read: Duration::from_secs(10), sessions: Duration::from_secs(30) }
     }
 }
 
@@ -132,8 +140,8 @@ impl Client {
         let base = format!("{}/admin/realms/{name}", realm.url);
         // The rights on a realm are roles of its own client `realm-management`; those on master, of `master-realm`.
         let admin_client = if realm.realm == MASTER { "master-realm" } else { "realm-management" };
-        let permits = Semaphore::new(CONCURRENCY);
-        Ok(Self(Arc::new(Transport { http, tokens, base, admin_client, permits, limits, observer })))
+        let (permits, slow_permits) = (Semaphore::new(CONCURRENCY), Semaphore::new(SLOW_CONCURRENCY));
+        Ok(Self(Arc::new(Transport { http, tokens, base, admin_client, permits, slow_permits, limits, observer })))
     }
 
     /// The realm. [`Kind::NotFound`] if there is none of this name; [`Kind::Forbidden`] without `view-realm`, with
@@ -147,21 +155,25 @@ impl Client {
         #[serde(rename_all = "camelCase")]
         struct Realm {
             id: Option<String>,
-            access_token_lifespan: Option<u64>,
-            access_token_lifespan_for_implicit_flow: Option<u64>,
+            access_token_lifespan: Option<i64>,
+            access_token_lifespan_for_implicit_flow: Option<i64>,
+            sso_session_max_lifespan: Option<u64>,
+            sso_session_max_lifespan_remember_me: Option<u64>,
         }
         let realm: Realm = self.0.read(REALM, Path::default(), time).await?;
         let (Some(id), Some(life)) = (realm.id, realm.access_token_lifespan) else {
             return Err(self.forbidden(REALM));
         };
-        let access_token_lifespan = Duration::from_secs(life);
-        Ok(RealmInfo {
+        let longest_session = realm.sso_session_max_lifespan.max(realm.sso_session_max_lifespan_remember_me);
+        let mut info = RealmInfo {
             id,
-            access_token_lifespan,
-            implicit_token_lifespan: realm
-                .access_token_lifespan_for_implicit_flow
-                .map_or(access_token_lifespan, Duration::from_secs),
-        })
+            access_token_lifespan: Duration::ZERO,
+            implicit_token_lifespan: Duration::ZERO,
+            longest_session: Duration::from_secs(longest_session.unwrap_or_default()),
+        };
+        info.access_token_lifespan = info.lifespan(life);
+        info.implicit_token_lifespan = info.lifespan(realm.access_token_lifespan_for_implicit_flow.unwrap_or(life));
+        Ok(info)
     }
 
     /// How many seconds Keycloak's clock was ahead of ours (negative: behind) at the last sign-in; `None` before the
