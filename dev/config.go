@@ -128,6 +128,8 @@ current-context: admin
     clientSecretFile: {{text (.Path "secrets" "hallpass-client")}}
   caFile: {{text (.Path "pki" "ca.crt")}}
   identity: {usernamePrefix: "oidc:", match: username, groupPrefix: "oidc:"}
+  # Far less than Keycloak needs, so that tests need not wait: nothing here is lost on a network for minutes.
+  settleTime: 4s
 {{end}}
 
 {{define "hallpass.yaml"}}{{template "realms" .}}{{end}}

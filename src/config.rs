@@ -5,10 +5,13 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::domain::duration;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +41,10 @@ pub struct Realm {
     /// Kubernetes service accounts that stand for a Keycloak user.
     #[serde(default)]
     pub service_accounts: Vec<ServiceAccountUser>,
+    /// How long a write to Keycloak can arrive after its answer was lost, as `6m`: the life of the operator's token and
+    /// Keycloak's limit of a transaction. If left out, the first is taken from the token and the second is 5m, Keycloak's
+    /// default.
+    pub settle_time: Option<String>,
     /// Whether policies may reach Keycloak's own administration roles. Not supported yet.
     #[serde(default)]
     pub allow_admin_roles: bool,
@@ -159,6 +166,11 @@ impl Config {
 }
 
 impl Realm {
+    /// How long a write can arrive after its answer was lost, if the file says so.
+    pub fn settling_time(&self) -> Option<Duration> {
+        self.settle_time.as_deref().and_then(duration::parse)
+    }
+
     fn problem(&self) -> Option<(String, String)> {
         let empty = [("name", &self.name), ("realm", &self.realm), ("auth.clientId", &self.auth.client_id)];
         if let Some((key, _)) = empty.into_iter().find(|(_, value)| value.trim().is_empty()) {
@@ -175,6 +187,9 @@ impl Realm {
             let problem =
                 format!("{shown:?} must be the server's base URL and nothing more, as https://sso.example.com");
             return Some(("url".into(), problem));
+        }
+        if let (Some(text), None) = (&self.settle_time, self.settling_time()) {
+            return Some(("settleTime".into(), format!("{text:?} must be a duration, as 90s or 6m")));
         }
         for (i, account) in self.service_accounts.iter().enumerate() {
             if account.service_account.split('/').filter(|part| !part.is_empty()).count() != 2 {

@@ -23,6 +23,8 @@ mod properties;
 mod requests;
 #[path = "domain/rosters.rs"]
 mod rosters;
+#[path = "domain/settling.rs"]
+mod settling;
 #[path = "domain/simulator.rs"]
 mod simulator;
 #[path = "domain/voting.rs"]

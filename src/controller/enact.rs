@@ -3,7 +3,7 @@
 use futures::future::join_all;
 
 use super::{
-    Context,
+    Context, Holder,
     error::{API_LIMIT, Error, chain},
     realm::unpinned,
     report,
@@ -38,9 +38,9 @@ impl Context {
     }
 
     async fn in_keycloak(&self, request: &Request, effect: &Effect, target: &TargetStatus) -> Outcome {
-        let done = match &request.status.subject {
-            Some(subject) => self.write(subject, effect, target).await,
-            None => Err("the request has no subject".into()),
+        let done = match (&request.status.subject, self.holder(request)) {
+            (Some(subject), Some(holder)) => self.write(subject, &holder, effect, target).await,
+            (_, _) => Err("the request has no subject".into()),
         };
         Outcome { target: target.name.clone(), result: done.unwrap_or_else(OutcomeResult::Failed) }
     }
@@ -48,6 +48,7 @@ impl Context {
     async fn write(
         &self,
         subject: &PinnedSubject,
+        holder: &Holder,
         effect: &Effect,
         target: &TargetStatus,
     ) -> Result<OutcomeResult, String> {
@@ -55,7 +56,12 @@ impl Context {
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
-        let words = |error: keycloak::Error| error.to_string();
+        let words = |error: keycloak::Error| {
+            if error.outcome_unknown() {
+                self.settling.sent(holder.clone(), &target.id, realm.settling_time());
+            }
+            error.to_string()
+        };
         let target = unpinned(target);
         match effect {
             Effect::Map(_) => realm.keycloak.map(user_id, &target).await.map(|()| OutcomeResult::Mapped).map_err(words),

@@ -101,6 +101,15 @@ impl ApiError {
         self.code() == Some(409)
     }
 
+    /// Whether the write may have been carried out, or may yet be.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Kube(_) => self.code().is_none_or(|code| code >= 500),
+            Self::Timeout(_) => true,
+            Self::NotAsSent => false,
+        }
+    }
+
     /// The object is gone.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)

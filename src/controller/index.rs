@@ -41,6 +41,8 @@ struct Memory {
     sent: Vec<(String, u64)>,
     /// Whether it was told that the status is not ours.
     told: bool,
+    /// Whether a write of its status was acknowledged since this process leads, and none was left without an answer after it.
+    fenced: bool,
 }
 
 /// A request as it is known.
@@ -115,6 +117,21 @@ impl Index {
         sent.push((seal, version(request)));
         let old = sent.len().saturating_sub(MAX_SENT);
         sent.drain(..old);
+    }
+
+    /// A write of a request's status was acknowledged; whether it was the first since nothing was known of it.
+    pub fn fence(&self, uid: &str) -> bool {
+        !std::mem::replace(&mut self.memories().entry(uid.to_owned()).or_default().fenced, true)
+    }
+
+    /// A write of a request's status was left without an answer.
+    pub fn unfence(&self, uid: &str) {
+        self.memories().entry(uid.to_owned()).or_default().fenced = false;
+    }
+
+    /// Whether nothing that was sent before can change a request's status any more.
+    pub fn is_fenced(&self, uid: &str) -> bool {
+        self.memories().get(uid).is_some_and(|memory| memory.fenced)
     }
 
     /// Forgets what the watch does not show any more.

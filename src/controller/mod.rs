@@ -8,6 +8,7 @@
 mod approvers;
 mod enact;
 mod error;
+mod fence;
 mod index;
 mod lenient;
 mod observe;
@@ -19,6 +20,7 @@ mod record;
 mod report;
 mod run;
 mod sealing;
+mod settling;
 mod trace;
 
 use std::{
@@ -45,10 +47,12 @@ use crate::{
 pub use error::{Error, chain};
 pub use realm::Realm;
 pub use run::run;
+pub use settling::Takeover;
 
 use index::Index;
 use policies::Verdict;
 use record::Record;
+use settling::Settling;
 
 /// Access that should have been gone this long ago is overdue.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -66,6 +70,7 @@ pub struct Context {
     verdicts: Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
+    settling: Settling,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,

@@ -36,8 +36,9 @@ impl Context {
             targets: None,
             record: None,
             siblings: self.siblings(request),
+            travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
             outcomes,
-            ballot: ballot()?,
+            ballot: random_word()?,
         };
         let Some(policy) = observed.policy.known() else { return Ok(observed) };
         let Ok(realm) = self.realm_of(policy) else { return Ok(observed) };
@@ -156,7 +157,7 @@ fn known(name: &str, request: &Request, policy: &Policy) -> bool {
 }
 
 /// A fresh random word of 48 bits.
-fn ballot() -> Result<String, Error> {
+pub fn random_word() -> Result<String, Error> {
     Ok(format!("{:012x}", getrandom::u64().map_err(Error::Random)? >> 16))
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -15,6 +16,9 @@ use crate::{
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
     keycloak::{self, ClientRole, Kind, Target, User},
 };
+
+/// How long a transaction of Keycloak lasts at most, unless its option says otherwise (26.7.3).
+const TRANSACTION_LIMIT: Duration = Duration::from_mins(5);
 
 /// The policy's groups, as it names them, and their ids in Keycloak.
 pub type GroupIds = BTreeMap<String, String>;
@@ -44,6 +48,12 @@ impl Realm {
         let options = keycloak::Options { observer, ..keycloak::Options::default() };
         let keycloak = keycloak::Client::with(&config, options)?;
         Ok(Self { config, keycloak, answers: Answers::default(), state: Mutex::new(Err("not asked yet".into())) })
+    }
+
+    /// How long a write can arrive after its answer was lost: as configured, or the life of the operator's token, after which
+    /// it is refused, and Keycloak's limit of a transaction.
+    pub fn settling_time(&self) -> Duration {
+        self.config.settling_time().unwrap_or_else(|| self.keycloak.token_life() + TRANSACTION_LIMIT)
     }
 
     /// Whether the operator can work in this realm, as last seen; if not, why.

@@ -12,6 +12,7 @@ use kube::{
 use super::{
     Context, KnownPolicy, Settled,
     error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
+    fence,
     index::Known,
     lenient, report,
 };
@@ -84,9 +85,13 @@ impl Context {
         let observed = self.observe(request, outcomes, now).await?;
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
-        if let Some(status) = &decision.status {
-            let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
-            let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
+        let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
+        let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
+        if !self.is_fenced(request, &decision.effects, limit).await? {
+            return Ok(None);
+        }
+        let fenced = self.needs_fence(request, &decision).then(|| fence::fenced(&request.status)).transpose()?;
+        if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
             match report::status(self, object, status, limit).await {
                 Ok(written) => {
                     report::announce(self, object, &written);
@@ -124,6 +129,35 @@ impl Context {
             tracing::error!(request, target, ?result, "what a forged status gave cannot be taken away yet");
         }
         Ok(Some(Step { decision, recorded, outcomes }))
+    }
+
+    /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait
+    /// for that if the API server cannot be reached.
+    async fn is_fenced(&self, request: &Request, effects: &[Effect], limit: Duration) -> Result<bool, Error> {
+        if !effects.iter().any(Effect::is_about_keycloak) {
+            return Ok(true);
+        }
+        let removes = effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
+        match self.fence_others(request, limit).await {
+            Err(error) if removes => {
+                let request = format!("{}/{}", request.namespace, request.name);
+                tracing::warn!(
+                    request,
+                    error = error.chain(),
+                    "taking away although others of the subject are not fenced"
+                );
+                Ok(true)
+            }
+            fenced => fenced,
+        }
+    }
+
+    /// Whether a request has to be fenced itself by a write that says nothing new.
+    fn needs_fence(&self, request: &Request, decision: &Decision) -> bool {
+        decision.status.is_none()
+            && request.forged.is_none()
+            && decision.effects.iter().any(Effect::is_about_keycloak)
+            && !self.index.is_fenced(&request.uid)
     }
 
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows

@@ -43,8 +43,19 @@ pub async fn status(
     context.index.sends(&object);
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    let written = within(limit, api.replace_status(&request.name_any(), &params, &object)).await?;
+    let written = match within(limit, api.replace_status(&request.name_any(), &params, &object)).await {
+        Ok(written) => written,
+        Err(error) => {
+            if error.is_unknown() {
+                context.index.unfence(uid);
+            }
+            return Err(error);
+        }
+    };
     context.index.put(written.clone());
+    if context.index.fence(uid) {
+        context.inherit(request);
+    }
     let sealed = written.status.as_ref().is_some_and(|status| context.keyring.verify(uid, status));
     if sealed { Ok(written) } else { Err(ApiError::NotAsSent) }
 }

@@ -21,7 +21,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-use super::{Context, Error, Index, Locks, Realm, Record, lenient, policies, reconcile};
+use super::{Context, Error, Index, Locks, Realm, Record, Settling, Takeover, lenient, policies, reconcile};
 use crate::{
     api::{AccessPolicy, AccessRequest},
     domain::Request,
@@ -58,6 +58,7 @@ pub async fn run<F: Future<Output = ()>>(
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
+        settling: Settling::new(Takeover::Unclean),
         woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),

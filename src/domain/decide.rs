@@ -61,6 +61,16 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether something is done in Keycloak, or about who holds what there.
+    pub const fn is_about_keycloak(&self) -> bool {
+        match self {
+            Self::Map(_) | Self::Confirm(_) | Self::Unmap(_) | Self::HandOver { .. } => true,
+            Self::AddFinalizer | Self::RemoveFinalizer | Self::Record { .. } => false,
+        }
+    }
+}
+
 /// When to look at a request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -194,6 +204,12 @@ impl Draft<'_> {
     fn ends(self, phase: Phase, word: &'static str, message: impl Into<String>) -> Decision {
         let effects = if self.request.has_finalizer { vec![Effect::RemoveFinalizer] } else { Vec::new() };
         self.goes(phase, &Reason::new(word, message), effects, Next::OnChange)
+    }
+
+    /// Until when a write to a target may still arrive, if one may: what Keycloak says about the target until then can change
+    /// once more.
+    fn travelling(&self, target: &TargetStatus) -> Option<Timestamp> {
+        self.observed.travelling.get(&target.id).copied()
     }
 
     /// Time as it is written in status.

@@ -49,6 +49,9 @@ pub struct Observed {
     pub record: Option<Result<delegation::Record, String>>,
     /// The other requests for the same subject that are not final.
     pub siblings: Vec<Request>,
+    /// Ids of targets of this subject to which a write may still be on its way because its answer was lost, and until when (in
+    /// whole seconds).
+    pub travelling: BTreeMap<String, Timestamp>,
     /// What became of the effects of the decision before.
     pub outcomes: Vec<Outcome>,
     /// A fresh random word, for a new ballot.

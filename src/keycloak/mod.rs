@@ -135,6 +135,7 @@ impl Client {
             slot: Mutex::new(Slot::default()),
             finished: AtomicU64::new(0),
             skew: std::sync::Mutex::default(),
+            life: AtomicU64::new(token::DEFAULT_LIFE.as_secs()),
             server,
         };
         let base = format!("{}/admin/realms/{name}", realm.url);
@@ -181,6 +182,12 @@ impl Client {
     /// Keycloak 26.7.3 sends no `Date`, and a proxy's would be another clock.
     pub fn clock_skew(&self) -> Option<i64> {
         self.0.tokens.skew()
+    }
+
+    /// How long the operator's token lives: what is sent with it arrives within this time, or is refused. Keycloak's default
+    /// before the first sign-in.
+    pub fn token_life(&self) -> Duration {
+        self.0.tokens.life()
     }
 
     /// A right is missing although Keycloak did not say so.

@@ -29,6 +29,9 @@ const ENDPOINT: &str = "token";
 /// A token is renewed this long before it expires, or after three quarters of a shorter life.
 const MARGIN: Duration = Duration::from_secs(20);
 
+/// How long Keycloak's tokens live unless a realm says otherwise (26.7.3).
+pub(super) const DEFAULT_LIFE: Duration = Duration::from_mins(5);
+
 /// An access token. Does not print itself.
 #[derive(Clone)]
 pub(super) struct Token {
@@ -62,6 +65,8 @@ pub(super) struct Tokens {
     pub(super) finished: AtomicU64,
     /// Seconds by which Keycloak's clock was ahead at the last sign-in.
     pub(super) skew: std::sync::Mutex<Option<i64>>,
+    /// Seconds for which the last token was issued.
+    pub(super) life: AtomicU64,
 }
 
 /// The last outcome.
@@ -113,6 +118,10 @@ impl Tokens {
         *self.skew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn life(&self) -> Duration {
+        Duration::from_secs(self.life.load(Ordering::Acquire))
+    }
+
     async fn sign_in(&self) -> Result<Token, Error> {
         let started = Instant::now();
         let outcome = match timeout_at(started + self.limit, self.ask(started)).await {
@@ -149,6 +158,7 @@ impl Tokens {
             .map_err(|_| Error::new(Kind::Malformed, ENDPOINT, format!("the answer is {}", describe_body(&body))))?;
         let skew = issued_at(&answer.access_token).map(|issued| ahead(issued, before, SystemTime::now()));
         *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = skew;
+        self.life.store(answer.expires_in, Ordering::Release);
         let life = Duration::from_secs(answer.expires_in);
         let renew_at = started + life.saturating_sub(MARGIN.min(life / 4));
         let serial = self.finished.load(Ordering::Acquire);

@@ -57,6 +57,7 @@ pub struct World {
     pub targets_error: Option<TargetsError>,
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
+    pub travelling: BTreeMap<String, Timestamp>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
 }
@@ -86,6 +87,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         targets_error: None,
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
+        travelling: BTreeMap::new(),
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
     }
@@ -152,6 +154,16 @@ impl World {
         self.siblings.push(sibling.read());
         self
     }
+    /// A write to this grant's target lost its answer, and may arrive until then.
+    pub fn travels(mut self, grant: &str, seconds: i64) -> Self {
+        self.travelling.insert(ours(grant).id, at(seconds));
+        self
+    }
+    /// Nothing is on its way any more.
+    pub fn settled(mut self) -> Self {
+        self.travelling.clear();
+        self
+    }
     pub fn outcome(mut self, target: &str, result: OutcomeResult) -> Self {
         self.outcomes.push(Outcome { target: target.into(), result });
         self
@@ -189,6 +201,7 @@ impl World {
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
+            travelling: self.travelling.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
         }

@@ -124,6 +124,7 @@ pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
         ca_file: None,
         identity: Identity::default(),
         service_accounts: Vec::new(),
+        settle_time: None,
         allow_admin_roles: false,
     }
 }

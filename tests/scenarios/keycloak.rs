@@ -27,6 +27,7 @@ fn configured(admin: &Admin, robot: &Robot) -> Realm {
         ca_file: Some(admin.stack.ca_file.clone()),
         identity: Identity::default(),
         service_accounts: Vec::new(),
+        settle_time: None,
         allow_admin_roles: false,
     }
 }

@@ -1,5 +1,7 @@
 //! The end of the access: why it ends, Revoking, and the proof that it is gone.
 
+use jiff::Timestamp;
+
 use super::{Decision, Draft, Effect, Next};
 use crate::{
     api::{self, End, EndReason, Phase, TargetState},
@@ -142,12 +144,14 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     let Some(mut grant) = draft.status.grant.take() else { return without_grant(draft) };
     let mut failures = Vec::new();
     let mut effects = Vec::new();
+    // Gone or left, but perhaps not for good: something that was sent before may still arrive.
+    let mut settling = Vec::new();
     for target in &mut grant.targets {
         let outcomes = draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name);
-        let mut failed = false;
+        let (mut removed, mut failed) = (false, false);
         for outcome in outcomes {
             match &outcome.result {
-                OutcomeResult::Removed => target.state = TargetState::Removed,
+                OutcomeResult::Removed => removed = true,
                 OutcomeResult::Failed(why) => {
                     failed = true;
                     failures.push(format!("{}: {why}", target.name));
@@ -158,11 +162,18 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
         if matches!(target.state, TargetState::Removed | TargetState::Kept) {
             continue;
         }
-        match holdings::fate(target, &draft.observed.siblings, draft.now) {
-            Fate::Keep => target.state = TargetState::Kept,
-            Fate::HandOver { to } if !failed => effects.push(Effect::HandOver { target: target.clone(), to }),
-            Fate::Remove if !failed => effects.push(Effect::Unmap(target.clone())),
-            Fate::HandOver { .. } | Fate::Remove => {}
+        let fate = if removed { None } else { Some(holdings::fate(target, &draft.observed.siblings, draft.now)) };
+        match (fate, draft.travelling(target)) {
+            (None, None) => target.state = TargetState::Removed,
+            (Some(Fate::Keep), _) if target.pre_existing => target.state = TargetState::Kept,
+            (Some(Fate::Keep), None) => target.state = TargetState::Kept,
+            // Whoever holds it now could be over before that arrives, and then nobody would know of it.
+            (None | Some(Fate::Keep), Some(until)) => settling.push(until),
+            (Some(Fate::HandOver { to }), _) if !failed => {
+                effects.push(Effect::HandOver { target: target.clone(), to });
+            }
+            (Some(Fate::Remove), _) if !failed => effects.push(Effect::Unmap(target.clone())),
+            (Some(Fate::HandOver { .. } | Fate::Remove), _) => {}
         }
     }
     let cause = grant.end_reason.unwrap_or(EndReason::Expired);
@@ -177,10 +188,20 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
         return draft.ends(phase, cause.as_str(), message);
     }
     draft.status.grant = Some(grant);
-    if failures.is_empty() {
-        let reason = Reason::new("Revoking", format!("{}; the access is being taken away", sentence(&draft, cause)));
-        return draft.goes_on(Phase::Revoking, &reason, effects);
+    let sentence = sentence(&draft, cause);
+    if !failures.is_empty() {
+        return failed(draft, deadline, &failures, effects);
     }
+    if let (true, Some(until)) = (effects.is_empty(), settling.into_iter().max()) {
+        let message = format!("{sentence}; an answer of Keycloak was lost, so it is looked at once more at {until}");
+        return draft.goes(Phase::Revoking, &Reason::new("Settling", message), effects, Next::At(until));
+    }
+    let reason = Reason::new("Revoking", format!("{sentence}; the access is being taken away"));
+    draft.goes_on(Phase::Revoking, &reason, effects)
+}
+
+/// Not all of it could be taken away: again, without end.
+fn failed(draft: Draft<'_>, deadline: Timestamp, failures: &[String], effects: Vec<Effect>) -> Decision {
     let overdue = later(deadline, OVERDUE_AFTER) <= draft.now;
     let word = if overdue { "Overdue" } else { "RevocationFailed" };
     let message = format!("the access cannot be taken away yet; trying again without end: {}", failures.join("; "));

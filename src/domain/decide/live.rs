@@ -1,5 +1,7 @@
 //! During the access: Activating and Active.
 
+use std::collections::BTreeMap;
+
 use super::{Decision, Draft, Effect, Next, ending};
 use crate::{
     api::{Phase, TargetState, TargetStatus},
@@ -8,9 +10,9 @@ use crate::{
 
 /// What is still to be done in Keycloak for these targets. A target that the subject had before is never mapped: if it
 /// is gone by now, that is recorded first, and then it is ours.
-pub(super) fn effects_for(targets: &[TargetStatus]) -> Vec<Effect> {
+pub(super) fn effects_for<'a>(targets: impl IntoIterator<Item = &'a TargetStatus>) -> Vec<Effect> {
     targets
-        .iter()
+        .into_iter()
         .filter(|target| target.state == TargetState::Intended)
         .map(|target| if target.pre_existing { Effect::Confirm(target.clone()) } else { Effect::Map(target.clone()) })
         .collect()
@@ -22,25 +24,35 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
     if let Some(cause) = ending::cause(&draft) {
         return ending::begin(draft, cause);
     }
-    let Some(grant) = draft.status.grant.as_mut() else { return ending::without_grant(draft) };
+    let Some(mut grant) = draft.status.grant.take() else { return ending::without_grant(draft) };
     let mut failures = Vec::new();
+    // In place, but perhaps not for good: something that was sent before may still arrive.
+    let mut settling = BTreeMap::new();
     for target in &mut grant.targets {
         for Outcome { target: _, result } in
             draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name)
         {
-            match result {
-                OutcomeResult::Mapped => target.state = TargetState::Mapped,
-                OutcomeResult::Missing => target.pre_existing = false,
-                OutcomeResult::Failed(why) => failures.push(format!("{}: {why}", target.name)),
-                OutcomeResult::Removed | OutcomeResult::HandedOver => {}
+            match (result, draft.travelling(target)) {
+                (OutcomeResult::Mapped, None) => target.state = TargetState::Mapped,
+                (OutcomeResult::Mapped, Some(until)) => drop(settling.insert(target.name.clone(), until)),
+                (OutcomeResult::Missing, _) => target.pre_existing = false,
+                (OutcomeResult::Failed(why), _) => failures.push(format!("{}: {why}", target.name)),
+                (OutcomeResult::Removed | OutcomeResult::HandedOver, _) => {}
             }
         }
     }
     let deadline = grant.deadline.0;
-    let effects = effects_for(&grant.targets);
+    let open = grant.targets.iter().filter(|target| !settling.contains_key(&target.name));
+    let effects = effects_for(open);
+    draft.status.grant = Some(grant);
     if effects.is_empty() {
-        let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
-        return draft.goes(Phase::Active, &reason, Vec::new(), Next::At(deadline));
+        let Some(until) = settling.into_values().max() else {
+            let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
+            return draft.goes(Phase::Active, &reason, Vec::new(), Next::At(deadline));
+        };
+        let message = format!("the access is in place; an answer of Keycloak was lost, so it is confirmed at {until}");
+        let reason = Reason::new("Settling", message);
+        return draft.goes(Phase::Activating, &reason, Vec::new(), Next::At(until.min(deadline)));
     }
     let retry = Next::Retry { until: Some(deadline) };
     if let Some(why) = draft.guard_problem() {

@@ -1,0 +1,47 @@
+//! The fence: before the first write to Keycloak for a subject, every request of that subject that is not final gets an
+//! acknowledged write of its status. What an earlier leader, or a write of ours without an answer, still has on its way to
+//! the API server fails from then on by its resourceVersion: what was decided on cannot change underneath.
+
+use super::{Context, error::Error, index::Known, report};
+use crate::{
+    api::{AccessRequestStatus, Phase},
+    domain::Request,
+};
+
+impl Context {
+    /// Fences the other requests of a request's subject. Says whether all were fenced before: if not, it has to be decided
+    /// anew.
+    pub async fn fence_others(&self, request: &Request, limit: std::time::Duration) -> Result<bool, Error> {
+        let Some(holder) = self.holder(request) else { return Ok(true) };
+        let mut already = true;
+        for known in self.index.known() {
+            let Some(uid) = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid) else { continue };
+            if !is_open(&known) || self.index.is_fenced(uid) {
+                continue;
+            }
+            let other = Request::parse(&known.stored);
+            if self.holder(&other).as_ref() != Some(&holder) {
+                continue;
+            }
+            already = false;
+            match report::status(self, &known.stored, &fenced(&other.status)?, limit).await {
+                Ok(_) => {}
+                Err(error) if error.is_conflict() || error.is_not_found() => {
+                    drop(self.read_again(&known.stored).await?);
+                }
+                Err(error) => return Err(Error::WriteStatus(error)),
+            }
+        }
+        Ok(already)
+    }
+}
+
+/// Whether a request can still change: what somebody else has written over has another version already.
+fn is_open(known: &Known) -> bool {
+    known.is_ours() && known.stored.phase().is_some_and(|phase: Phase| !phase.is_final())
+}
+
+/// The same status, told apart from the one before: a write that changes nothing would not be one.
+pub fn fenced(status: &AccessRequestStatus) -> Result<AccessRequestStatus, Error> {
+    Ok(AccessRequestStatus { fence: Some(super::observe::random_word()?), ..status.clone() })
+}

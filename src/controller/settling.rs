@@ -1,0 +1,117 @@
+//! Writes to Keycloak whose answer was lost. A time-out does not stop a request that Keycloak, or a proxy before it, already
+//! has: until the settling time has passed it can still arrive, and change what was read or removed meanwhile. No request on
+//! such a target becomes final before that.
+//!
+//! The settling time is the life of the operator's token (a later request is refused with 401) and Keycloak's limit of a
+//! transaction. After a leader that did not hand over cleanly the same holds for what it may have left on its way.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Context, Holder};
+use crate::{
+    api::{AccessRequest, Phase},
+    domain::{
+        Request,
+        duration::{later, whole_seconds},
+    },
+};
+
+/// The longest settling time that is assumed of a realm that is not in the configuration any more: the default life of
+/// Keycloak's tokens and its default limit of a transaction (26.7.3).
+const UNKNOWN_REALM: Duration = Duration::from_mins(10);
+
+/// How the present leader came to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// The leader before has handed over; writes of it may arrive until then, if at all.
+    Clean {
+        /// Until when, if any were on their way.
+        unsettled_until: Option<Timestamp>,
+    },
+    /// The leader before has died, or nobody knows.
+    Unclean,
+}
+
+/// What may still arrive, by whose holding and which target.
+pub struct Settling {
+    travelling: Mutex<HashMap<(Holder, String), Instant>>,
+    takeover: Takeover,
+    since: Instant,
+}
+
+impl Settling {
+    /// Nothing is on its way, but for what the leader before may have left.
+    pub fn new(takeover: Takeover) -> Self {
+        Self { travelling: Mutex::default(), takeover, since: Instant::now() }
+    }
+
+    /// A write to a target was sent, and no answer came that could be used.
+    pub fn sent(&self, holder: Holder, target: &str, settling_time: Duration) {
+        self.travels(holder, target, Instant::now() + settling_time);
+    }
+
+    /// The targets of a subject to which something may still be on its way, and until when, in whole seconds.
+    pub fn travelling(&self, holder: &Holder) -> BTreeMap<String, Timestamp> {
+        let (now, time) = (Instant::now(), Timestamp::now());
+        let mut travelling = self.lock();
+        travelling.retain(|_, until| *until > now);
+        let of_holder = travelling.iter().filter(|((other, _), _)| other == holder);
+        of_holder.map(|((_, target), until)| (target.clone(), seconds_from(time, *until - now))).collect()
+    }
+
+    /// Until when anything may be on its way, for the leader after this one.
+    pub fn until(&self) -> Option<Timestamp> {
+        let (now, time) = (Instant::now(), Timestamp::now());
+        let last = self.lock().values().copied().filter(|until| *until > now).max();
+        last.map(|until| seconds_from(time, until - now))
+    }
+
+    fn travels(&self, holder: Holder, target: &str, until: Instant) {
+        let mut travelling = self.lock();
+        let known = travelling.entry((holder, target.to_owned())).or_insert(until);
+        *known = (*known).max(until);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Holder, String), Instant>> {
+        self.travelling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first whole second that is at least so long after a time: the same one whenever it is asked for.
+fn seconds_from(time: Timestamp, duration: Duration) -> Timestamp {
+    let then = later(time, duration);
+    let second = whole_seconds(then);
+    if second == then { then } else { later(second, Duration::from_secs(1)) }
+}
+
+impl Context {
+    /// A request is met for the first time since this process leads: what the leader before may have sent for it may still
+    /// be on its way.
+    pub fn inherit(&self, object: &AccessRequest) {
+        let request = Request::parse(object);
+        let written = matches!(request.phase(), Some(Phase::Activating | Phase::Revoking));
+        let (Some(holder), true) = (self.holder(&request), written) else { return };
+        let realm = request.status.subject.as_ref().map(|subject| subject.realm.as_str()).unwrap_or_default();
+        let until = match self.settling.takeover {
+            Takeover::Unclean => self.settling.since + self.settling_time(realm),
+            Takeover::Clean { unsettled_until: None } => return,
+            Takeover::Clean { unsettled_until: Some(until) } => Instant::now() + super::reconcile::until(until),
+        };
+        let targets = request.status.grant.iter().flat_map(|grant| &grant.targets);
+        for target in targets.filter(|target| !target.pre_existing) {
+            self.settling.travels(holder.clone(), &target.id, until);
+        }
+    }
+
+    /// How long a write to a realm can arrive after its answer was lost.
+    pub fn settling_time(&self, realm: &str) -> Duration {
+        self.realms.get(realm).map_or(UNKNOWN_REALM, super::Realm::settling_time)
+    }
+}
