@@ -28,6 +28,8 @@ impl Context {
                 Effect::Record { digest, until } => {
                     self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
                 }
+                // They may take long: whoever is alone with the subject does not wait for them.
+                Effect::EndSessions { .. } => {}
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                     in_keycloak.push(self.in_keycloak(&request, effect, target));
                 }
@@ -74,9 +76,11 @@ impl Context {
                 tracing::debug!(user = user_id, target = %target, ?removal, "removed");
                 Ok(OutcomeResult::Removed)
             }
-            Effect::AddFinalizer | Effect::RemoveFinalizer | Effect::HandOver { .. } | Effect::Record { .. } => {
-                Err("not for Keycloak".into())
-            }
+            Effect::AddFinalizer
+            | Effect::RemoveFinalizer
+            | Effect::HandOver { .. }
+            | Effect::EndSessions { .. }
+            | Effect::Record { .. } => Err("not for Keycloak".into()),
         }
     }
 

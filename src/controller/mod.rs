@@ -2,7 +2,8 @@
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
 //! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
-//! whose their statuses are, [`sealing`] deals with those that are not ours; [`record`] knows what has started without a
+//! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends
+//! sessions; [`record`] knows what has started without a
 //! vote.
 
 mod approvers;
@@ -20,6 +21,7 @@ mod record;
 mod report;
 mod run;
 mod sealing;
+mod sessions;
 mod settling;
 mod trace;
 

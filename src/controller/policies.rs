@@ -223,7 +223,7 @@ impl Context {
                     };
                     (groups, approvers)
                 };
-                let ((groups, approvers), grants) = tokio::join!(people, realm.targets(&policy.grants));
+                let ((groups, approvers), grants) = tokio::join!(people, realm.targets(policy, &policy.grants));
                 (groups, grants.err().unwrap_or_default(), approvers)
             }
             Err(problem) => (Err(vec![problem]), Vec::new(), None),

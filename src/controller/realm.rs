@@ -15,6 +15,7 @@ use crate::{
     config::{self, UserMatch},
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
     keycloak::{self, ClientRole, Kind, Target, User},
+    shared::Shared,
 };
 
 /// How long a transaction of Keycloak lasts at most, unless its option says otherwise (26.7.3).
@@ -30,6 +31,8 @@ pub struct Realm {
     /// Its client.
     pub keycloak: keycloak::Client,
     answers: Answers,
+    /// How long an access token lives at most, as it was last asked.
+    pub lifespan: Arc<Shared<Duration, keycloak::Error>>,
     state: Mutex<Result<(), String>>,
 }
 
@@ -40,6 +43,8 @@ pub struct Found {
     pub grant: String,
     /// What it is in Keycloak.
     pub target: Target,
+    /// Whether it leads to Keycloak's own administration, which the policy and the realm allow.
+    pub administers: bool,
 }
 
 impl Realm {
@@ -47,7 +52,13 @@ impl Realm {
     pub fn new(config: config::Realm, observer: Arc<dyn keycloak::Observer>) -> Result<Self, keycloak::Error> {
         let options = keycloak::Options { observer, ..keycloak::Options::default() };
         let keycloak = keycloak::Client::with(&config, options)?;
-        Ok(Self { config, keycloak, answers: Answers::default(), state: Mutex::new(Err("not asked yet".into())) })
+        Ok(Self {
+            config,
+            keycloak,
+            answers: Answers::default(),
+            lifespan: Arc::default(),
+            state: Mutex::new(Err("not asked yet".into())),
+        })
     }
 
     /// How long a write can arrive after its answer was lost: as configured, or the life of the operator's token, after which
@@ -192,9 +203,14 @@ impl Realm {
         }
     }
 
-    /// Finds grants, and makes sure that none reaches Keycloak's administration.
-    pub async fn targets(&self, grants: impl IntoIterator<Item = &Grant>) -> Result<Vec<Found>, Vec<Problem>> {
-        let lookups = join_all(grants.into_iter().map(|grant| self.target(grant))).await;
+    /// Finds grants of a policy, and makes sure that none reaches Keycloak's administration unless both the policy and the
+    /// realm's configuration allow it.
+    pub async fn targets(
+        &self,
+        policy: &Policy,
+        grants: impl IntoIterator<Item = &Grant>,
+    ) -> Result<Vec<Found>, Vec<Problem>> {
+        let lookups = join_all(grants.into_iter().map(|grant| self.target(policy, grant))).await;
         let mut problems = Vec::new();
         let mut all: Vec<Found> = Vec::new();
         for lookup in lookups {
@@ -228,7 +244,7 @@ impl Realm {
         }
     }
 
-    async fn target(&self, grant: &Grant) -> Result<Found, Problem> {
+    async fn target(&self, policy: &Policy, grant: &Grant) -> Result<Found, Problem> {
         let Grant { name, kind } = grant;
         let realm = &self.config.realm;
         let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
@@ -246,12 +262,38 @@ impl Realm {
             Err(error) => return Err(unavailable(&error)),
         };
         match self.keycloak.reaches_admin(&target).await {
-            Ok(None) => Ok(Found { grant: name.clone(), target }),
-            Ok(Some(words)) => {
-                let message = format!("{words} leads to Keycloak's administration; lend another role");
-                refused(ProblemReason::ReachesAdministration, message)
-            }
+            Ok(None) => Ok(Found { grant: name.clone(), target, administers: false }),
+            Ok(Some(words)) => match self.refuses_admin_roles(policy) {
+                None => Ok(Found { grant: name.clone(), target, administers: true }),
+                Some(why) => {
+                    let message = format!("{words} leads to Keycloak's administration; {why}");
+                    refused(ProblemReason::ReachesAdministration, message)
+                }
+            },
             Err(error) => Err(unavailable(&error)),
+        }
+    }
+}
+
+impl Realm {
+    /// Why grants of this policy must not lead to Keycloak's administration, if so. It takes two: who writes policies, and
+    /// who installs.
+    fn refuses_admin_roles(&self, policy: &Policy) -> Option<String> {
+        let name = &self.config.name;
+        match (policy.allow_admin_roles, self.config.allow_admin_roles) {
+            (true, true) => None,
+            (true, false) => Some(format!(
+                "spec.allowAdminRoles allows that, and the operator's configuration does not: it needs allowAdminRoles at \
+                 realm {name}"
+            )),
+            (false, true) => Some(format!(
+                "the operator's configuration allows that at realm {name}, and the policy does not: set \
+                 spec.allowAdminRoles, or lend another role"
+            )),
+            (false, false) => Some(format!(
+                "lend another role (otherwise spec.allowAdminRoles and allowAdminRoles at realm {name} of the operator's \
+                 configuration would both have to be true)"
+            )),
         }
     }
 }

@@ -40,7 +40,7 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
         let named = context.named(&known).await?;
         let subject = known.believed(named.as_ref()).and_then(|(request, _)| context.holder(&request));
         // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
-        let _alone = context.locks.lock(subject.as_ref()).await;
+        let alone = context.locks.lock(subject.as_ref()).await;
         let Some((believed, object)) = context.index.newest(&request).believed(named.as_ref()) else { continue };
         // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
         let policy = context.known_policy(&object);
@@ -53,6 +53,8 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
         let Some(step) = step else { continue };
         let Step { decision, recorded, outcomes: came_out } = step;
         outcomes = came_out;
+        drop(alone);
+        outcomes.extend(context.end_sessions(&recorded, &decision.effects).await);
         if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
             return Ok(context.wait(&recorded, policy, decision.next));
         }

@@ -18,11 +18,12 @@ pub mod votes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 
-pub use decide::{Decision, Effect, Needs, Next, decide, is_ending, needs};
+pub use decide::{Decision, Effect, Needs, Next, decide, is_ending, is_over, needs, sessions_at_end};
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
 pub use request::{Forged, Instead, Request, Signal, SignalKind};
 pub use rosters::{Directory, Members, Rosters};
@@ -52,6 +53,9 @@ pub struct Observed {
     /// Ids of targets of this subject to which a write may still be on its way because its answer was lost, and until when (in
     /// whole seconds).
     pub travelling: BTreeMap<String, Timestamp>,
+    /// How long an access token lives at most, if it was asked: at activation, and once nothing is left. The error says why
+    /// that is not known.
+    pub token_lifespan: Option<Result<Duration, String>>,
     /// What became of the effects of the decision before.
     pub outcomes: Vec<Outcome>,
     /// A fresh random word, for a new ballot.
@@ -149,6 +153,17 @@ pub struct Resolved {
     pub display: String,
     /// Whether the subject has it directly.
     pub mapped: bool,
+    /// Whether it leads to Keycloak's own administration.
+    pub administers: bool,
+}
+
+/// Which sessions of a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// All.
+    All,
+    /// Those in which one of these clients (ids) takes part.
+    OfClients(BTreeSet<String>),
 }
 
 /// Why the grants could not be resolved.
@@ -180,6 +195,10 @@ pub enum OutcomeResult {
     Removed,
     /// Another request took it over.
     HandedOver,
+    /// The sessions are ended. It is about no target.
+    SessionsEnded,
+    /// Not all of them are, for this reason.
+    SessionsLeft(String),
     /// It did not work, for this reason.
     Failed(String),
 }

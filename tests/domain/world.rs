@@ -3,13 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
         Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person,
-        Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record, needs,
+        Policy, PolicyView, Request, Resolved, Rosters, Sessions, TargetsError, decide, delegation::Record, is_over,
+        needs,
     },
 };
 use jiff::Timestamp;
@@ -52,6 +54,10 @@ pub struct World {
     pub people: People,
     pub rosters: Option<Arc<Rosters>>,
     pub realm_id: &'static str,
+    /// Whether the grants lead to Keycloak's administration, which is allowed.
+    pub administers: bool,
+    /// How long tokens live, or why nobody knows.
+    pub lifespan: Result<Duration, String>,
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
     pub targets_error: Option<TargetsError>,
@@ -83,6 +89,8 @@ pub fn world(policy: &PolicyBuilder) -> World {
         ]),
         rosters: None,
         realm_id: "realm",
+        administers: false,
+        lifespan: Ok(Duration::from_mins(5)),
         mapped: BTreeSet::new(),
         targets_error: None,
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
@@ -201,6 +209,7 @@ impl World {
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
+            token_lifespan: (targets || is_over(request, &self.outcomes, self.now)).then(|| self.lifespan.clone()),
             travelling: self.travelling.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
@@ -213,7 +222,8 @@ impl World {
         }
         let resolved = policy.wanted(&request.grants).map(|grant| {
             let TargetStatus { name, type_, id, client, display, .. } = ours(&grant.name);
-            Resolved { mapped: self.mapped.contains(&name), grant: name, type_, id, client, display }
+            let (mapped, administers) = (self.mapped.contains(&name), self.administers);
+            Resolved { mapped, administers, grant: name, type_, id, client, display }
         });
         Ok(resolved.collect())
     }
@@ -340,6 +350,13 @@ pub fn words(effect: &Effect) -> String {
         Effect::Confirm(target) => format!("confirm {}", target.name),
         Effect::Unmap(target) => format!("unmap {}", target.name),
         Effect::HandOver { target, to } => format!("hand {} over to {to}", target.name),
+        Effect::EndSessions { which: Sessions::All, removed } => {
+            format!("end all sessions after {}", removed.join(" "))
+        }
+        Effect::EndSessions { which: Sessions::OfClients(clients), removed } => {
+            let clients: Vec<_> = clients.iter().map(String::as_str).collect();
+            format!("end sessions of {} after {}", clients.join(" "), removed.join(" "))
+        }
         Effect::Record { digest: _, until } => format!("record until {until}"),
     }
 }

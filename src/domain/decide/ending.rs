@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Decision, Draft, Effect, Next};
+use super::{Decision, Draft, Effect, Next, sessions};
 use crate::{
     api::{self, End, EndReason, Phase, TargetState},
     domain::{
@@ -21,7 +21,7 @@ const NOT_YET: &str = "not counted yet: ";
 /// Said in `why` of an end that nobody vouches for.
 const BEFORE_THE_EPOCH: &str = "the admission policies were changed, and this may be from before; end it once more";
 /// A revocation that is this late is overdue.
-const OVERDUE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const OVERDUE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Whether it is not known yet if an end counts.
 pub(super) fn is_open(end: &End) -> bool {
@@ -156,7 +156,11 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
                     failed = true;
                     failures.push(format!("{}: {why}", target.name));
                 }
-                OutcomeResult::Mapped | OutcomeResult::Missing | OutcomeResult::HandedOver => {}
+                OutcomeResult::Mapped
+                | OutcomeResult::Missing
+                | OutcomeResult::HandedOver
+                | OutcomeResult::SessionsEnded
+                | OutcomeResult::SessionsLeft(_) => {}
             }
         }
         if matches!(target.state, TargetState::Removed | TargetState::Kept) {
@@ -181,11 +185,14 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     let done = grant.targets.iter().all(|target| matches!(target.state, TargetState::Removed | TargetState::Kept));
     // Whoever watches sees Revoking first, also if nothing has to be removed.
     if done && draft.request.phase() == Some(Phase::Revoking) {
-        grant.ended_at = Some(draft.time());
+        grant.ended_at.get_or_insert(draft.time());
         draft.status.grant = Some(grant);
         let phase = if cause == EndReason::Expired { Phase::Expired } else { Phase::Revoked };
         let message = sentence(&draft, cause);
-        return draft.ends(phase, cause.as_str(), message);
+        return match sessions::end(draft, message) {
+            Ok((draft, message)) => draft.ends(phase, cause.as_str(), message),
+            Err(decision) => *decision,
+        };
     }
     draft.status.grant = Some(grant);
     let sentence = sentence(&draft, cause);

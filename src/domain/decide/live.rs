@@ -37,7 +37,13 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
                 (OutcomeResult::Mapped, Some(until)) => drop(settling.insert(target.name.clone(), until)),
                 (OutcomeResult::Missing, _) => target.pre_existing = false,
                 (OutcomeResult::Failed(why), _) => failures.push(format!("{}: {why}", target.name)),
-                (OutcomeResult::Removed | OutcomeResult::HandedOver, _) => {}
+                (
+                    OutcomeResult::Removed
+                    | OutcomeResult::HandedOver
+                    | OutcomeResult::SessionsEnded
+                    | OutcomeResult::SessionsLeft(_),
+                    _,
+                ) => {}
             }
         }
     }
