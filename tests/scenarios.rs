@@ -5,6 +5,8 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/administration.rs"]
+mod administration;
 #[path = "scenarios/admission.rs"]
 mod admission;
 #[path = "scenarios/adversary.rs"]
@@ -39,6 +41,8 @@ mod attacks_holding;
 mod attacks_voting;
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
+#[path = "scenarios/browser.rs"]
+mod browser;
 #[path = "scenarios/chart.rs"]
 mod chart;
 #[path = "scenarios/docs.rs"]
@@ -81,6 +85,8 @@ mod restarts;
 mod sealing;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
+#[path = "scenarios/sessions.rs"]
+mod sessions;
 #[path = "scenarios/tampering.rs"]
 mod tampering;
 #[path = "scenarios/world.rs"]

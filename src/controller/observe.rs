@@ -75,7 +75,8 @@ impl Context {
             }
         }
         if needs.targets {
-            let (targets, lifespan) = tokio::join!(self.targets(realm, policy, request), realm.token_lifespan());
+            let (targets, lifespan) =
+                tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());
             (observed.targets, observed.token_lifespan) = (Some(targets), Some(lifespan));
         }
         Ok(observed)
@@ -84,7 +85,7 @@ impl Context {
     /// How long access tokens live in the realm in which something was taken away.
     async fn lifespan_at_the_end(&self, request: &Request) -> Option<Result<Duration, String>> {
         let realm = self.realms.get(&request.status.subject.as_ref()?.realm)?;
-        Some(realm.token_lifespan().await)
+        Some(realm.lifespan_at_the_end().await)
     }
 
     async fn ask_guard(&self) -> Guard {

@@ -9,13 +9,12 @@ use std::{
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::people::Answers;
+use super::{people::Answers, sessions::Lifespans};
 use crate::{
     api::{TargetStatus, TargetType},
     config::{self, UserMatch},
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
     keycloak::{self, ClientRole, Kind, Target, User},
-    shared::Shared,
 };
 
 /// How long a transaction of Keycloak lasts at most, unless its option says otherwise (26.7.3).
@@ -31,8 +30,8 @@ pub struct Realm {
     /// Its client.
     pub keycloak: keycloak::Client,
     answers: Answers,
-    /// How long an access token lives at most, as it was last asked.
-    pub lifespan: Arc<Shared<Duration, keycloak::Error>>,
+    /// How long access tokens live.
+    pub lifespans: Arc<Lifespans>,
     state: Mutex<Result<(), String>>,
 }
 
@@ -56,7 +55,7 @@ impl Realm {
             config,
             keycloak,
             answers: Answers::default(),
-            lifespan: Arc::default(),
+            lifespans: Arc::default(),
             state: Mutex::new(Err("not asked yet".into())),
         })
     }
@@ -263,7 +262,7 @@ impl Realm {
         };
         match self.keycloak.reaches_admin(&target).await {
             Ok(None) => Ok(Found { grant: name.clone(), target, administers: false }),
-            Ok(Some(words)) => match self.refuses_admin_roles(policy) {
+            Ok(Some(words)) => match self.why_no_admin_role(policy, &target).await? {
                 None => Ok(Found { grant: name.clone(), target, administers: true }),
                 Some(why) => {
                     let message = format!("{words} leads to Keycloak's administration; {why}");
@@ -276,12 +275,18 @@ impl Realm {
 }
 
 impl Realm {
-    /// Why grants of this policy must not lead to Keycloak's administration, if so. It takes two: who writes policies, and
-    /// who installs.
-    fn refuses_admin_roles(&self, policy: &Policy) -> Option<String> {
+    /// Why a grant of this policy must not lead to Keycloak's administration, if so. It takes two: who writes policies, and
+    /// who installs. What Keycloak would not let the operator take away again is not given.
+    async fn why_no_admin_role(&self, policy: &Policy, target: &Target) -> Result<Option<String>, Problem> {
         let name = &self.config.name;
-        match (policy.allow_admin_roles, self.config.allow_admin_roles) {
-            (true, true) => None,
+        Ok(match (policy.allow_admin_roles, self.config.allow_admin_roles) {
+            (true, true) => self.keycloak.lacks_itself(target).await.map_err(|error| unavailable(&error))?.map(|role| {
+                let own = &self.config.auth.client_id;
+                format!(
+                    "Keycloak lets an account map {role}, and take it away, only if it has it itself: give {role} to the \
+                     service account of client {own:?} too, or lend a role that contains it"
+                )
+            }),
             (true, false) => Some(format!(
                 "spec.allowAdminRoles allows that, and the operator's configuration does not: it needs allowAdminRoles at \
                  realm {name}"
@@ -294,7 +299,7 @@ impl Realm {
                 "lend another role (otherwise spec.allowAdminRoles and allowAdminRoles at realm {name} of the operator's \
                  configuration would both have to be true)"
             )),
-        }
+        })
     }
 }
 

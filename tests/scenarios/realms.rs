@@ -22,6 +22,13 @@ pub const BLIND: &str = "blind";
 /// The realm of everybody, with people found by e-mail address.
 pub const BY_EMAIL: &str = "by-email";
 
+/// The realm of everybody, where policies may lend Keycloak's own administration.
+pub const TRUSTING: &str = "trusting";
+/// A client of the realm of everybody whose tokens live for longer than others.
+pub const PATIENT_CLIENT: &str = "patient";
+/// How many seconds those live; the realm's live for 300.
+pub const PATIENT_LIFESPAN: i64 = 330;
+
 /// The operator runs with these realms; the first scenario sees to it.
 pub async fn ready() {
     static READY: OnceCell<()> = OnceCell::const_new();
@@ -31,8 +38,9 @@ pub async fn ready() {
 async fn prepare() {
     let stack = Stack::load();
     let config = fs::read_to_string(&stack.operator.config).expect("the operator's configuration");
-    let there =
-        [UNREACHABLE, WRONG_SECRET, BLIND, BY_EMAIL].iter().all(|name| config.contains(&format!("name: {name}\n")));
+    let there = [UNREACHABLE, WRONG_SECRET, BLIND, BY_EMAIL, TRUSTING]
+        .iter()
+        .all(|name| config.contains(&format!("name: {name}\n")));
     if there && stack.ask_operator("/readyz").await.is_ok_and(|(status, _)| status == 200) {
         return;
     }
@@ -49,6 +57,8 @@ async fn realms(config: &Path, present: &str) -> String {
     // Two users may have one address, as they may in the realms of many companies.
     let twins = json!({"duplicateEmailsAllowed": true, "loginWithEmailAllowed": false});
     keycloak.call(Method::PUT, "", Some(&twins)).await;
+    let lifespan = json!({"access.token.lifespan": PATIENT_LIFESPAN.to_string()});
+    keycloak.app_named(PATIENT_CLIENT, &json!({ "attributes": lifespan })).await;
     let robot = keycloak.robot(&["manage-users", "view-realm"]).await;
     let folder = config.parent().expect("a folder").join("secrets");
     let secret = |text: &str| {
@@ -64,12 +74,16 @@ async fn realms(config: &Path, present: &str) -> String {
         (UNREACHABLE, json!({"url": "https://127.0.0.1:1"})),
         (WRONG_SECRET, json!({"auth": client("hallpass", secret("a-secret-that-is-wrong"))})),
         (BLIND, json!({"auth": client(&robot.client_id, secret(&robot.secret))})),
+        (TRUSTING, json!({"allowAdminRoles": true})),
         (BY_EMAIL, json!({"identity": {"usernamePrefix": "oidc:", "match": "email", "groupPrefix": "oidc:"}})),
     ] {
         let _ = writeln!(text, "- name: {name}");
         for key in ["url", "realm", "auth", "caFile", "identity"] {
             let value = changes.get(key).unwrap_or(&good[key]);
             let _ = writeln!(text, "  {key}: {value}");
+        }
+        if let Some(allowed) = changes.get("allowAdminRoles") {
+            let _ = writeln!(text, "  allowAdminRoles: {allowed}");
         }
     }
     text
