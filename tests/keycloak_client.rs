@@ -9,5 +9,7 @@ mod looking_up;
 mod peer;
 #[path = "keycloak_client/proofs.rs"]
 mod proofs;
+#[path = "keycloak_client/sessions.rs"]
+mod sessions;
 #[path = "keycloak_client/signing_in.rs"]
 mod signing_in;

@@ -75,7 +75,11 @@ impl Context {
             Sessions::OfClients(clients) => keycloak::Sessions::OfClients(clients.iter().cloned().collect()),
         };
         let ended = realm.keycloak.end_sessions(user_id, &which, realm_id).await;
-        ended.map_err(|error| error.to_string())
+        ended.map_err(|error| {
+            let error = error.to_string();
+            tracing::warn!(user = user_id, error, "sessions are not ended yet");
+            error
+        })
     }
 }
 

@@ -10,8 +10,8 @@
 //! * Clients are told of the end one after another, within the call.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use reqwest::Method;
@@ -28,8 +28,8 @@ const OFFLINE_SESSIONS: Endpoint = Endpoint { label: "offline-sessions", right: 
 const LOGOUT: Endpoint = Endpoint { label: "logout", right: "manage-users" };
 const END_SESSION: Endpoint = Endpoint { label: "end-session", right: "manage-users" };
 
-/// After so long Keycloak's clock shows another second, whatever ours says. It is also the time for sign-ins that were
-/// under way to show up.
+/// After so long Keycloak's clock shows another second, whatever ours says. It is also the time that sign-ins have to show
+/// up that were under way: with Keycloak busy, one was seen to show a role two seconds after that was gone.
 const NEXT_SECOND: Duration = Duration::from_millis(1100);
 
 /// How Keycloak calls an offline session among what a user has agreed to.
@@ -44,18 +44,24 @@ pub enum Sessions {
     OfClients(Vec<String>),
 }
 
-/// Ids of sessions.
+/// Sessions by their ids, and when each was begun: milliseconds by Keycloak's clock.
 struct Found {
-    online: BTreeSet<String>,
-    offline: BTreeSet<String>,
+    online: BTreeMap<String, i64>,
+    offline: BTreeMap<String, i64>,
 }
 
 #[derive(Deserialize)]
 struct SessionRep {
     id: String,
+    #[serde(default = "lately")]
+    start: i64,
     /// `clientId` by id.
     #[serde(default)]
     clients: HashMap<String, String>,
+}
+
+fn lately() -> i64 {
+    i64::MAX
 }
 
 #[derive(Deserialize)]
@@ -72,8 +78,8 @@ struct AdditionalGrant {
 }
 
 impl Client {
-    /// Ends sessions of the user. `Ok` means that none is left of those that were there a second after this was called;
-    /// younger ones may be. A user who is gone has none, if the realm with this id says so. Doing it twice is fine, and
+    /// Ends sessions of the user. `Ok` means that none is left of those that were there a second after this was called, or
+    /// that had begun before it and showed up within another second; younger ones may be. A user who is gone has none, if the realm with this id says so. Doing it twice is fine, and
     /// anything but `Ok` is to be tried again.
     pub async fn end_sessions(&self, user: &str, which: &Sessions, realm_id: &str) -> Result<(), Error> {
         tokio::time::sleep(NEXT_SECOND).await;
@@ -93,6 +99,7 @@ impl Client {
     }
 
     async fn end(&self, user: &str, which: &Sessions) -> Result<(), Error> {
+        let long_ago = self.a_second_ago();
         let before = self.sessions(user, which).await;
         let before = match which {
             Sessions::All => {
@@ -102,21 +109,32 @@ impl Client {
             }
             Sessions::OfClients(_) => {
                 let before = before?;
-                for id in &before.online {
+                for id in before.online.keys() {
                     self.end_session(id, "false").await?;
                 }
                 before
             }
         };
-        for id in &before.offline {
+        for id in before.offline.keys() {
             self.end_session(id, "true").await?;
         }
+        tokio::time::sleep(NEXT_SECOND).await;
         let now = self.sessions(user, which).await?;
-        let left = before.online.intersection(&now.online).count() + before.offline.intersection(&now.offline).count();
+        let left = [(&before.online, &now.online), (&before.offline, &now.offline)].map(|(before, now)| {
+            now.iter().filter(|(id, start)| before.contains_key(*id) || **start < long_ago).count()
+        });
+        let left: usize = left.iter().sum();
         if left == 0 {
             return Ok(());
         }
         Err(Error::new(Kind::ServerError, SESSIONS.label, format!("{left} of them are still there")))
+    }
+
+    /// Milliseconds by Keycloak's clock, of a second ago: about as exact as that second.
+    fn a_second_ago(&self) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let skew = self.clock_skew().unwrap_or_default().saturating_mul(1000);
+        i64::try_from(now).unwrap_or_default().saturating_add(skew).saturating_sub(1000)
     }
 
     /// The sessions that there are. [`Kind::NotFound`] if there is no such user.
@@ -127,17 +145,17 @@ impl Client {
             Sessions::All => true,
             Sessions::OfClients(clients) => clients.iter().any(|client| session.clients.contains_key(client)),
         };
-        let online = online.into_iter().filter(concerned).map(|session| session.id).collect();
+        let online = online.into_iter().filter(concerned).map(|session| (session.id, session.start)).collect();
         let clients = match which {
             Sessions::All => self.clients_with_offline_sessions(user).await?,
             Sessions::OfClients(clients) => clients.iter().cloned().collect(),
         };
-        let mut offline = BTreeSet::new();
+        let mut offline = BTreeMap::new();
         for client in &clients {
             let path = Path::of(&["users", user, "offline-sessions", client])?;
             // A client that is gone took its sessions along.
             let sessions: Option<Vec<SessionRep>> = self.0.read_if_there(OFFLINE_SESSIONS, path, Time::PerRead).await?;
-            offline.extend(sessions.unwrap_or_default().into_iter().map(|session| session.id));
+            offline.extend(sessions.unwrap_or_default().into_iter().map(|session| (session.id, session.start)));
         }
         Ok(Found { online, offline })
     }
