@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::domain::duration;
+use crate::domain::{Request, duration};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +19,35 @@ use crate::domain::duration;
 pub struct Config {
     /// The realms that policies may name.
     pub realms: Vec<Realm>,
+    /// What is given up without proof that it is gone.
+    #[serde(default)]
+    pub release: Release,
+}
+
+/// Access that can never be proved gone, because Keycloak is gone for good, and that is given up all the same.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Ids of realms (`status.subject.realmId` of a request).
+    #[serde(default)]
+    pub realms: BTreeSet<String>,
+    /// UIDs of requests.
+    #[serde(default)]
+    pub requests: BTreeSet<String>,
+}
+
+impl Release {
+    /// Why a request's access is given up, if it is.
+    pub fn reason(&self, request: &Request) -> Option<String> {
+        let realm = request.status.subject.as_ref().map(|subject| subject.realm_id.as_str()).unwrap_or_default();
+        if self.requests.contains(&request.uid) {
+            Some(format!("as release.requests of the operator's configuration says ({})", request.uid))
+        } else if self.realms.contains(realm) {
+            Some(format!("as release.realms of the operator's configuration says ({realm})"))
+        } else {
+            None
+        }
+    }
 }
 
 /// One Keycloak realm and the way in.

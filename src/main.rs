@@ -74,7 +74,7 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
         let _ = stop.send(true);
     });
     let mut served = stopping.clone();
-    controller::run(client, guard, keyring, realms, metrics, stopping, |context| async move {
+    controller::run(client, guard, keyring, realms, config.release, metrics, stopping, |context| async move {
         let stopped = async move { drop(served.wait_for(|stop| *stop).await) };
         if let Err(error) = admin::serve(listener, context, stopped).await {
             tracing::error!(%error, "probes and metrics are not served");

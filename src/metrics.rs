@@ -20,6 +20,7 @@ pub struct Metrics {
     overdue: Gauge,
     in_force: Gauge,
     forged: Counter,
+    vanished: Counter,
     older_key: Gauge,
 }
 
@@ -83,13 +84,19 @@ impl Default for Metrics {
         );
         let forged = Counter::default();
         registry.register("forged_statuses", "Statuses that somebody else wrote", forged.clone());
+        let vanished = Counter::default();
+        registry.register(
+            "vanished_requests",
+            "Live requests that disappeared before their access was taken away",
+            vanished.clone(),
+        );
         let older_key = Gauge::default();
         registry.register(
             "seals_with_older_key",
             "AccessRequests whose status carries the seal of an older key",
             older_key.clone(),
         );
-        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, older_key }
+        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, vanished, older_key }
     }
 }
 
@@ -103,6 +110,11 @@ impl Metrics {
     /// A status that somebody else wrote was seen.
     pub fn forged(&self) {
         self.forged.inc();
+    }
+
+    /// A live request disappeared before its access was taken away.
+    pub fn vanished(&self) {
+        self.vanished.inc();
     }
 
     /// Access whose time was up is gone, this long after its deadline.

@@ -75,6 +75,8 @@ mod policy;
 mod realms;
 #[path = "scenarios/refusing.rs"]
 mod refusing;
+#[path = "scenarios/releasing.rs"]
+mod releasing;
 #[path = "scenarios/report.rs"]
 mod report;
 #[path = "scenarios/request.rs"]
@@ -89,5 +91,7 @@ mod seeing;
 mod sessions;
 #[path = "scenarios/tampering.rs"]
 mod tampering;
+#[path = "scenarios/vanishing.rs"]
+mod vanishing;
 #[path = "scenarios/world.rs"]
 mod world;

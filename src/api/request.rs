@@ -417,6 +417,18 @@ pub enum TargetState {
     Removed,
     /// Left in Keycloak: the subject had it before, another live request holds it, or it was never ours.
     Kept,
+    /// Given up without proof, because the operator's configuration says so: it may still be in Keycloak.
+    Released,
+}
+
+impl TargetState {
+    /// Whether nothing more is done about the target.
+    pub const fn is_over(self) -> bool {
+        match self {
+            Self::Intended | Self::Mapped => false,
+            Self::Removed | Self::Kept | Self::Released => true,
+        }
+    }
 }
 
 /// A grant resolved in Keycloak.

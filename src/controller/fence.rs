@@ -27,7 +27,7 @@ impl Context {
             match report::status(self, &known.stored, &fenced(&other.status)?, limit).await {
                 Ok(_) => {}
                 Err(error) if error.is_conflict() || error.is_not_found() => {
-                    drop(self.read_again(&known.stored).await?);
+                    self.read_again(&known.stored).await?;
                 }
                 Err(error) => return Err(Error::WriteStatus(error)),
             }

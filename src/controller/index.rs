@@ -8,13 +8,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
+use tokio::sync::mpsc::UnboundedSender;
 
+use super::vanished::Gone;
 use crate::{
-    api::{AccessRequest, AccessRequestStatus, FINALIZER},
+    api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase},
     domain::{Forged, Instead, Request},
     guard::{Keyring, seal},
 };
@@ -27,6 +31,9 @@ pub struct Index {
     store: Store<AccessRequest>,
     keyring: Arc<Keyring>,
     memories: Mutex<HashMap<String, Memory>>,
+    /// Those that are known here only; nothing is left of those that are over.
+    vanished: Mutex<HashMap<String, Option<Arc<AccessRequest>>>>,
+    gone: UnboundedSender<Gone>,
 }
 
 /// What is remembered of one request.
@@ -89,8 +96,8 @@ pub struct Named {
 
 impl Index {
     /// An index over the watch's cache.
-    pub fn new(store: Store<AccessRequest>, keyring: Arc<Keyring>) -> Self {
-        Self { store, keyring, memories: Mutex::default() }
+    pub fn new(store: Store<AccessRequest>, keyring: Arc<Keyring>, gone: UnboundedSender<Gone>) -> Self {
+        Self { store, keyring, memories: Mutex::default(), vanished: Mutex::default(), gone }
     }
 
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
@@ -137,11 +144,70 @@ impl Index {
     /// Forgets what the watch does not show any more.
     pub fn forget_the_gone(&self) {
         let there: HashSet<_> = self.store.state().iter().filter_map(|stored| stored.metadata.uid.clone()).collect();
-        self.memories().retain(|uid, _| there.contains(uid));
+        // What disappeared while it was live is kept until somebody has taken over what it gave.
+        let live = |memory: &Memory| memory.trusted.as_ref().is_some_and(|trusted| is_live(trusted));
+        self.memories().retain(|uid, memory| there.contains(uid) || live(memory));
+    }
+
+    /// Somebody found that a request is not there any more.
+    pub fn is_gone(&self, uid: &str) {
+        // Nobody listens while the process stops.
+        let _ = self.gone.send(Gone::One(uid.to_owned()));
+    }
+
+    /// Requests that are gone and were live when they were last seen: from now on they are known here only.
+    pub fn vanish(&self, gone: &Gone) -> Vec<Arc<AccessRequest>> {
+        let is_gone = |uid: &String| match gone {
+            Gone::One(gone) => uid == gone,
+            Gone::AllBut(there) => !there.contains(uid),
+        };
+        let mut memories = self.memories();
+        let uids: Vec<String> = memories.keys().filter(|uid| is_gone(uid)).cloned().collect();
+        let mut vanished = self.vanished();
+        let mut found = Vec::new();
+        for uid in uids {
+            let last = memories.remove(&uid).and_then(|memory| memory.trusted).filter(|trusted| is_live(trusted));
+            let Some(last) = last.filter(|_| !vanished.contains_key(&uid)) else { continue };
+            let mut request = last.as_ref().clone();
+            request.metadata.finalizers = None;
+            request.metadata.deletion_timestamp.get_or_insert_with(|| Time(Timestamp::now()));
+            let request = Arc::new(request);
+            vanished.insert(uid, Some(request.clone()));
+            found.push(request);
+        }
+        found
+    }
+
+    /// Whether a request is known here only.
+    pub fn is_vanished(&self, uid: &str) -> bool {
+        self.vanished().get(uid).is_some_and(Option::is_some)
+    }
+
+    /// Whether a request disappeared, and everything is done about it.
+    pub fn is_done(&self, uid: &str) -> bool {
+        self.vanished().get(uid).is_some_and(Option::is_none)
+    }
+
+    /// Keeps the status of a request that is known here only, until it is final. Says whether it is one.
+    pub fn keep(&self, request: &AccessRequest) -> bool {
+        let uid = request.metadata.uid.as_deref().unwrap_or_default();
+        let mut vanished = self.vanished();
+        let Some(known) = vanished.get_mut(uid) else { return false };
+        let over = request.phase().is_some_and(Phase::is_final);
+        *known = known.take().filter(|_| !over).map(|known| Arc::new(with_status(&known, request.status.clone())));
+        true
+    }
+
+    fn vanished(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<AccessRequest>>>> {
+        self.vanished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest known version.
     pub fn newest(&self, seen: &Arc<AccessRequest>) -> Known {
+        let vanished = self.vanished().get(seen.metadata.uid.as_deref().unwrap_or_default()).cloned();
+        if let Some(Some(vanished)) = vanished {
+            return Known { trusted: Some(vanished.clone()), stored: vanished };
+        }
         let stored = self.store.get(&ObjectRef::from_obj(seen.as_ref()));
         let stored = stored.filter(|stored| stored.metadata.uid == seen.metadata.uid);
         self.know(stored.unwrap_or_else(|| seen.clone()))
@@ -149,7 +215,13 @@ impl Index {
 
     /// All requests, each in its newest known version.
     pub fn known(&self) -> Vec<Known> {
-        self.store.state().into_iter().map(|stored| self.know(stored)).collect()
+        let vanished = self.vanished().clone();
+        let stored = self.store.state().into_iter();
+        let stored = stored.filter(|stored| !vanished.contains_key(stored.metadata.uid.as_deref().unwrap_or_default()));
+        let mut known: Vec<_> = stored.map(|stored| self.know(stored)).collect();
+        let here = vanished.into_values().flatten();
+        known.extend(here.map(|stored| Known { trusted: Some(stored.clone()), stored }));
+        known
     }
 
     /// All requests with a status that is ours.
@@ -228,6 +300,11 @@ impl Memory {
 
 fn with_status(stored: &AccessRequest, status: Option<AccessRequestStatus>) -> AccessRequest {
     AccessRequest { metadata: stored.metadata.clone(), spec: stored.spec.clone(), status }
+}
+
+/// Whether a request may have given something that nobody has taken away yet.
+fn is_live(request: &AccessRequest) -> bool {
+    request.phase().is_some_and(|phase| matches!(phase, Phase::Activating | Phase::Active | Phase::Revoking))
 }
 
 /// Resource versions of one resource can be compared as numbers (Kubernetes 1.35, KEP-5504; etcd's before).

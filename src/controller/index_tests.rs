@@ -26,7 +26,7 @@ fn world() -> World {
     let config = kube::Config::new("http://localhost:1".parse().expect("a URL"));
     let keyring = Keyring::with(kube::Client::try_from(config).expect("a client"), keys.clone());
     let (store, watch) = reflector::store();
-    World { keys, watch, index: Index::new(store, Arc::new(keyring)) }
+    World { keys, watch, index: Index::new(store, Arc::new(keyring), tokio::sync::mpsc::unbounded_channel().0) }
 }
 
 impl World {

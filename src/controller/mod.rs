@@ -24,6 +24,7 @@ mod sealing;
 mod sessions;
 mod settling;
 mod trace;
+mod vanished;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -51,6 +52,7 @@ pub use realm::Realm;
 pub use run::run;
 pub use settling::Takeover;
 
+use crate::config::Release;
 use index::Index;
 use policies::Verdict;
 use record::Record;
@@ -73,6 +75,7 @@ pub struct Context {
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     settling: Settling,
+    release: Release,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     record: Record,
     guard_state: Mutex<Result<InForce, String>>,

@@ -39,6 +39,7 @@ impl Context {
             record: None,
             siblings: self.siblings(request),
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
+            released: self.release.reason(request),
             token_lifespan: None,
             outcomes,
             ballot: random_word()?,

@@ -30,36 +30,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
-    if let Some(action) = context.nothing_new(&context.index.newest(&request).stored) {
-        return Ok(action);
-    }
-    let mut outcomes = Vec::new();
-    for step in 0..MAX_STEPS {
-        let known = context.index.newest(&request);
-        context.tell_of_a_forged_status(&known);
-        let named = context.named(&known).await?;
-        let subject = known.believed(named.as_ref()).and_then(|(request, _)| context.holder(&request));
-        // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
-        let alone = context.locks.lock(subject.as_ref()).await;
-        let Some((believed, object)) = context.index.newest(&request).believed(named.as_ref()) else { continue };
-        // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
-        let policy = context.known_policy(&object);
-        let last = step + 1 == MAX_STEPS;
-        let step = match context.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
-            // The watch will say so; what is there now under its name is looked at by itself.
-            Err(Error::Gone) => return Ok(Action::await_change()),
-            step => step?,
-        };
-        let Some(step) = step else { continue };
-        let Step { decision, recorded, outcomes: came_out } = step;
-        outcomes = came_out;
-        drop(alone);
-        outcomes.extend(context.end_sessions(&recorded, &decision.effects).await);
-        if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
-            return Ok(context.wait(&recorded, policy, decision.next));
-        }
-    }
-    Err(Error::Unsettled(MAX_STEPS))
+    let wait = context.bring_on(&request).await?;
+    Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// What one step did.
@@ -75,6 +47,46 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 }
 
 impl Context {
+    /// Brings a request as far as it gets now. How long to wait until it is looked at again, if nothing happens before.
+    pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Option<Duration>, Error> {
+        if let Some(wait) = self.nothing_new(&self.index.newest(request).stored) {
+            return Ok(wait);
+        }
+        let mut outcomes = Vec::new();
+        for step in 0..MAX_STEPS {
+            let known = self.index.newest(request);
+            self.tell_of_a_forged_status(&known);
+            let named = self.named(&known).await?;
+            let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
+            // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
+            let alone = self.locks.lock(subject.as_ref()).await;
+            if self.index.is_done(request.metadata.uid.as_deref().unwrap_or_default()) {
+                return Ok(None);
+            }
+            let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
+            // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
+            let policy = self.known_policy(&object);
+            let last = step + 1 == MAX_STEPS;
+            let step = match self.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
+                // What is there now under its name is looked at by itself.
+                Err(Error::Gone) => {
+                    self.index.is_gone(&believed.uid);
+                    return Ok(None);
+                }
+                step => step?,
+            };
+            let Some(step) = step else { continue };
+            let Step { decision, recorded, outcomes: came_out } = step;
+            outcomes = came_out;
+            drop(alone);
+            outcomes.extend(self.end_sessions(&recorded, &decision.effects).await);
+            if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
+                return Ok(self.wait(&recorded, policy, decision.next));
+            }
+        }
+        Err(Error::Unsettled(MAX_STEPS))
+    }
+
     /// One step. `None` if somebody else wrote in between: look and decide again.
     async fn step(
         &self,
@@ -190,12 +202,12 @@ impl Context {
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
     /// our own writes.
-    fn nothing_new(&self, object: &AccessRequest) -> Option<Action> {
+    fn nothing_new(&self, object: &AccessRequest) -> Option<Option<Duration>> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
         let wait = settled.wake.map(until);
         let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
-        same.then(|| wait.map_or_else(Action::await_change, Action::requeue))
+        same.then_some(wait)
     }
 
     /// The version of a request's policy that the watch has shown.
@@ -205,7 +217,7 @@ impl Context {
     }
 
     /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Action {
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Option<Duration> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -222,7 +234,7 @@ impl Context {
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
-        wake.map_or_else(Action::await_change, |wake| Action::requeue(until(wake)))
+        wake.map(until)
     }
 
     /// Has requests looked at again that may have waited for this one's end.

@@ -40,6 +40,9 @@ pub async fn status(
     let uid = request.metadata.uid.as_deref().unwrap_or_default();
     let seal = context.keyring.keys().seal(uid, status);
     object.status = Some(AccessRequestStatus { seal, ..status.clone() });
+    if context.index.keep(&object) {
+        return Ok(object);
+    }
     context.index.sends(&object);
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
@@ -149,6 +152,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
                 | "KeycloakUnavailable"
                 | "AdmissionPoliciesNotInForce"
                 | "StatusForged"
+                | "Released"
         );
     let type_ = if bad { EventType::Warning } else { EventType::Normal };
     context.publish(after.object_ref(&()), type_, word, phase.as_str(), message);

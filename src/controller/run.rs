@@ -19,11 +19,12 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
-use super::{Context, Error, Index, Locks, Realm, Record, Settling, Takeover, lenient, policies, reconcile};
+use super::{Context, Error, Index, Locks, Realm, Record, Settling, Takeover, lenient, policies, reconcile, vanished};
 use crate::{
     api::{AccessPolicy, AccessRequest},
+    config::Release,
     domain::Request,
     guard::{Guard, Keyring},
     metrics::Metrics,
@@ -44,6 +45,7 @@ pub async fn run<F: Future<Output = ()>>(
     guard: Guard,
     keyring: Arc<Keyring>,
     realms: BTreeMap<String, Realm>,
+    release: Release,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
     serve: impl FnOnce(Arc<Context>) -> F,
@@ -51,14 +53,16 @@ pub async fn run<F: Future<Output = ()>>(
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
     let (woken, _) = broadcast::channel(1024);
+    let (gone, vanishing) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
-        index: Index::new(requests.clone(), keyring.clone()),
+        index: Index::new(requests.clone(), keyring.clone(), gone.clone()),
         policies: policies.clone(),
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
         settling: Settling::new(Takeover::Unclean),
+        release,
         woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
@@ -82,7 +86,7 @@ pub async fn run<F: Future<Output = ()>>(
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
-    let request_changes = watched(Api::<AccessRequest>::all(client), request_writer, |_| {})
+    let request_changes = watched(Api::<AccessRequest>::all(client), request_writer, vanished::tell(gone))
         .map_ok(|request| ObjectRef::from_obj(&request));
     let of_policy = {
         let requests = requests.clone();
@@ -133,32 +137,36 @@ pub async fn run<F: Future<Output = ()>>(
             () = stopped(stop.clone()) => {}
             () = Box::pin(look_after(&context)) => {}
             () = look_after_seals(&context, &requests) => {}
+            () = context.look_after_vanished(vanishing) => {}
         }
     };
     tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
 }
 
 /// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.
-/// `tell` hears of every event before the store shows it.
+/// `tell` hears of every event before the store shows it, of those objects, too.
 fn watched<K>(
     api: Api<K>,
     writer: Writer<K>,
-    tell: impl FnMut(&watcher::Event<K>),
+    mut tell: impl FnMut(&watcher::Event<DynamicObject>) + Send + 'static,
 ) -> impl Stream<Item = Result<K, watcher::Error>>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<DynamicObject> = Api::all_with(api.into_client(), &ApiResource::erase::<K>(&()));
-    let readable = watcher(api, watcher::Config::default()).default_backoff().filter_map(|event| {
+    let readable = watcher(api, watcher::Config::default()).default_backoff().filter_map(move |event| {
         future::ready(match event {
-            Ok(event) => readable(event).map(Ok),
+            Ok(event) => {
+                tell(&event);
+                readable(event).map(Ok)
+            }
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), error = super::chain(&error), "watch broken, trying again");
                 None
             }
         })
     });
-    reflector::reflector(writer, readable.inspect_ok(tell)).touched_objects()
+    reflector::reflector(writer, readable).touched_objects()
 }
 
 fn readable<K>(event: watcher::Event<DynamicObject>) -> Option<watcher::Event<K>>
@@ -215,7 +223,7 @@ impl News {
 }
 
 /// Turns events of the watch into news.
-fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<AccessPolicy>) {
+fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<DynamicObject>) {
     let mut known = HashMap::new();
     move |event| {
         let (policy, gone) = match event {

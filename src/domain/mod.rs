@@ -53,6 +53,8 @@ pub struct Observed {
     /// Ids of targets of this subject to which a write may still be on its way because its answer was lost, and until when (in
     /// whole seconds).
     pub travelling: BTreeMap<String, Timestamp>,
+    /// Why the access is given up without proof that it is gone, if the operator's configuration says so.
+    pub released: Option<String>,
     /// How long an access token lives at most, if it was asked: at activation, and once nothing is left. The error says why
     /// that is not known.
     pub token_lifespan: Option<Result<Duration, String>>,

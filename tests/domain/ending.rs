@@ -203,3 +203,25 @@ fn the_last_owner_hands_over_to_a_holder() {
     // One that ends itself takes nothing over.
     world.beside(&had_it().deleted()).decide(&active().ended(ALICE)).does(&["unmap admin"]);
 }
+
+#[test]
+fn what_the_configuration_gives_up_is_over_without_proof_and_says_so() {
+    let mut world = world(&policy()).at(3600).fails("admin");
+    world.released = Some("as release.realms of the operator's configuration says (realm)".into());
+    let request = request("fix").revoking(Expired, &[ours("admin"), theirs("debug")]);
+    let over = world.decide(&request);
+    over.is_for(Phase::Expired, "Released").says("release.realms").does(&["remove finalizer"]);
+    over.says("alice may still have");
+    let states: Vec<_> = over.targets().iter().map(|target| target.state).collect();
+    assert_eq!(states, [TargetState::Released, TargetState::Kept]);
+    assert_eq!(over.status().grant.as_ref().and_then(|grant| grant.ended_at.clone()), None);
+    // What is live is not given up before its time.
+    world.at(10).decide(&self::request("fix").active(&[ours("admin")])).is(Active);
+}
+
+#[test]
+fn a_finalizer_that_was_taken_off_comes_back_while_there_is_access() {
+    let mut request = active().read();
+    request.has_finalizer = false;
+    world(&policy()).at(10).decide_on(&request).is(Active).does(&["add finalizer"]);
+}

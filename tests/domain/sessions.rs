@@ -95,6 +95,9 @@ fn sessions_that_cannot_be_ended_are_tried_again_without_end_and_loudly() {
     let overdue = left(&world.clone().at(3610)).decide_on(&failed.after());
     overdue.is_for(Revoking, "Overdue").says("the access is gone").next(Next::Retry { until: None });
     left(&world.clone().at(99_999)).decide_on(&overdue.after()).writes_nothing();
+    let mut released = world.clone().at(99_999);
+    released.released = Some("because it is gone for good".into());
+    released.decide_on(&overdue.after()).is_for(Phase::Expired, "Expired").says("sessions are given up, because it");
     signed_out(&world.at(99_999)).decide_on(&overdue.after()).is_for(Phase::Expired, "Expired");
 }
 

@@ -64,6 +64,7 @@ pub struct World {
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
+    pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
 }
@@ -96,6 +97,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
+        released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
     }
@@ -211,6 +213,7 @@ impl World {
             siblings: self.siblings.clone(),
             token_lifespan: (targets || is_over(request, &self.outcomes, self.now)).then(|| self.lifespan.clone()),
             travelling: self.travelling.clone(),
+            released: self.released.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
         }

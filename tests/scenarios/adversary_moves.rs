@@ -10,7 +10,7 @@ pub const FORGE_STATUS: bool = true;
 
 /// Whether somebody takes the operator's finalizer off while the admission policies are away, and with the operator's own
 /// account at any time. TO TURN IT ON: set this to `true` once a live request that vanishes is revoked all the same.
-pub const TAKE_FINALIZERS: bool = false;
+pub const TAKE_FINALIZERS: bool = true;
 
 /// A kind of write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -85,17 +85,24 @@ pub struct Operator {
 impl Stack {
     /// Changes what etcd keeps of a request, behind the API server's back.
     pub async fn edit_in_etcd(&self, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) {
-        let key = BASE64_STANDARD.encode(format!("/registry/hallpass.dev/accessrequests/{namespace}/{name}"));
-        let ask = async |what: &str, body: Value| -> Value {
-            let answer = reqwest::Client::new().post(format!("{}/v3/kv/{what}", self.etcd)).json(&body).send().await;
-            answer.expect("etcd answers").error_for_status().expect("etcd does it").json().await.expect("JSON")
-        };
-        let found = ask("range", json!({ "key": key })).await;
+        let key = in_etcd(namespace, name);
+        let found = self.ask_etcd("range", json!({ "key": key })).await;
         let stored = found["kvs"][0]["value"].as_str().expect("the request is in etcd");
         let stored = BASE64_STANDARD.decode(stored).expect("base64");
         let mut object: Value = serde_json::from_slice(&stored).expect("JSON: custom resources are stored so");
         edit(&mut object);
-        ask("put", json!({ "key": key, "value": BASE64_STANDARD.encode(object.to_string()) })).await;
+        self.ask_etcd("put", json!({ "key": key, "value": BASE64_STANDARD.encode(object.to_string()) })).await;
+    }
+
+    /// Removes a request from etcd, behind the API server's back: no finalizer is asked.
+    pub async fn remove_in_etcd(&self, namespace: &str, name: &str) {
+        let answer = self.ask_etcd("deleterange", json!({ "key": in_etcd(namespace, name) })).await;
+        assert_eq!(answer["deleted"], "1", "the request is in etcd");
+    }
+
+    async fn ask_etcd(&self, what: &str, body: Value) -> Value {
+        let answer = reqwest::Client::new().post(format!("{}/v3/kv/{what}", self.etcd)).json(&body).send().await;
+        answer.expect("etcd answers").error_for_status().expect("etcd does it").json().await.expect("JSON")
     }
 
     pub fn load() -> Self {
@@ -141,6 +148,11 @@ impl Stack {
         let text = String::from_utf8_lossy(&log);
         text.lines().filter(|line| line.contains(words)).filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
+}
+
+/// The key of a request in etcd.
+fn in_etcd(namespace: &str, name: &str) -> String {
+    BASE64_STANDARD.encode(format!("/registry/hallpass.dev/accessrequests/{namespace}/{name}"))
 }
 
 /// A client of whom this kubeconfig speaks for.

@@ -62,6 +62,9 @@ realms:
   allowAdminRoles: true
   {{- end }}
 {{- end }}
+{{- with .Values.release }}
+release: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- /* Where the Secrets and ConfigMaps of the realms come from: sources of a projected volume; empty if there are none. */}}

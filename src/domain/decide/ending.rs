@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Decision, Draft, Effect, Next, sessions};
 use crate::{
-    api::{self, End, EndReason, Phase, TargetState},
+    api::{self, End, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
         Guard, Lookup, OutcomeResult, PolicyView, Request, Signal, SignalKind,
         conditions::{Reason, shortened},
@@ -163,7 +163,11 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
                 | OutcomeResult::SessionsLeft(_) => {}
             }
         }
-        if matches!(target.state, TargetState::Removed | TargetState::Kept) {
+        if target.state.is_over() {
+            continue;
+        }
+        if draft.observed.released.is_some() {
+            target.state = if target.pre_existing { TargetState::Kept } else { TargetState::Released };
             continue;
         }
         let fate = if removed { None } else { Some(holdings::fate(target, &draft.observed.siblings, draft.now)) };
@@ -182,17 +186,10 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     }
     let cause = grant.end_reason.unwrap_or(EndReason::Expired);
     let deadline = grant.deadline.0;
-    let done = grant.targets.iter().all(|target| matches!(target.state, TargetState::Removed | TargetState::Kept));
+    let done = grant.targets.iter().all(|target| target.state.is_over());
     // Whoever watches sees Revoking first, also if nothing has to be removed.
     if done && draft.request.phase() == Some(Phase::Revoking) {
-        grant.ended_at.get_or_insert(draft.time());
-        draft.status.grant = Some(grant);
-        let phase = if cause == EndReason::Expired { Phase::Expired } else { Phase::Revoked };
-        let message = sentence(&draft, cause);
-        return match sessions::end(draft, message) {
-            Ok((draft, message)) => draft.ends(phase, cause.as_str(), message),
-            Err(decision) => *decision,
-        };
+        return over(draft, grant, cause);
     }
     draft.status.grant = Some(grant);
     let sentence = sentence(&draft, cause);
@@ -205,6 +202,30 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     }
     let reason = Reason::new("Revoking", format!("{sentence}; the access is being taken away"));
     draft.goes_on(Phase::Revoking, &reason, effects)
+}
+
+/// Everything is proved gone, rightly left, or given up.
+fn over(mut draft: Draft<'_>, mut grant: GrantStatus, cause: EndReason) -> Decision {
+    let phase = if cause == EndReason::Expired { Phase::Expired } else { Phase::Revoked };
+    let released = |target: &&TargetStatus| target.state == TargetState::Released;
+    let released: Vec<_> = grant.targets.iter().filter(released).map(|target| target.display.clone()).collect();
+    let sentence = sentence(&draft, cause);
+    if !released.is_empty() {
+        draft.status.grant = Some(grant);
+        let why = draft.observed.released.as_deref().unwrap_or("as the operator's configuration said");
+        let whose = draft.status.subject.as_ref().map_or("nobody", |subject| subject.username.as_str());
+        let message = format!(
+            "{sentence}; given up without proof, {why}: if it comes back, {whose} may still have {}",
+            released.join(", ")
+        );
+        return draft.ends(phase, "Released", message);
+    }
+    grant.ended_at.get_or_insert(draft.time());
+    draft.status.grant = Some(grant);
+    match sessions::end(draft, sentence) {
+        Ok((draft, sentence)) => draft.ends(phase, cause.as_str(), sentence),
+        Err(decision) => *decision,
+    }
 }
 
 /// Not all of it could be taken away: again, without end.

@@ -54,7 +54,8 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
     if effects.is_empty() {
         let Some(until) = settling.into_values().max() else {
             let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
-            return draft.goes(Phase::Active, &reason, Vec::new(), Next::At(deadline));
+            let effects = draft.finalizer();
+            return draft.goes(Phase::Active, &reason, effects, Next::At(deadline));
         };
         let message = format!("the access is in place; an answer of Keycloak was lost, so it is confirmed at {until}");
         let reason = Reason::new("Settling", message);
@@ -81,5 +82,13 @@ pub(super) fn active(mut draft: Draft<'_>) -> Decision {
     }
     let Some(deadline) = draft.request.deadline() else { return ending::without_grant(draft) };
     let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
-    draft.goes(Phase::Active, &reason, Vec::new(), Next::At(deadline))
+    let effects = draft.finalizer();
+    draft.goes(Phase::Active, &reason, effects, Next::At(deadline))
+}
+
+impl Draft<'_> {
+    /// Our finalizer, if somebody has taken it off: without it the request could disappear before its access is taken away.
+    fn finalizer(&self) -> Vec<Effect> {
+        if self.request.has_finalizer { Vec::new() } else { vec![Effect::AddFinalizer] }
+    }
 }

@@ -59,9 +59,11 @@ pub(super) fn end(mut draft: Draft<'_>, mut why: String) -> Result<(Draft<'_>, S
     let gone: Vec<&TargetStatus> = grant.targets.iter().filter(|target| target.state == TargetState::Removed).collect();
     let (Some(ended_at), false) = (grant.ended_at.clone(), gone.is_empty()) else { return Ok((draft, why)) };
     let outcomes = draft.observed.outcomes.iter();
-    if let Some(which) = which(grant, &gone)
-        && !outcomes.clone().any(|outcome| outcome.result == OutcomeResult::SessionsEnded)
-    {
+    let ended = outcomes.clone().any(|outcome| outcome.result == OutcomeResult::SessionsEnded);
+    let to_end = which(grant, &gone).filter(|_| !ended);
+    if let (Some(given_up), Some(_)) = (&draft.observed.released, &to_end) {
+        why = format!("{why}; its sessions are given up, {given_up}");
+    } else if let Some(which) = to_end {
         let left = outcomes.filter_map(|outcome| match &outcome.result {
             OutcomeResult::SessionsLeft(why) => Some(why.as_str()),
             OutcomeResult::Mapped

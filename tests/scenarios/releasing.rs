@@ -1,0 +1,79 @@
+//! Keycloak is gone for good, and with it every way to prove that access is gone.
+
+use std::fs;
+
+use hallpass::api::{Phase, TargetState};
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, api::ListParams};
+
+use crate::world::{Stack, World};
+
+/// The operator's configuration is as it was when this is dropped.
+struct Configuration {
+    stack: Stack,
+    before: String,
+}
+
+impl Configuration {
+    fn of(w: &World) -> Self {
+        w.is_alone();
+        let before = fs::read_to_string(&w.stack.operator.config).expect("the operator's configuration");
+        Self { stack: w.stack.clone(), before }
+    }
+
+    fn is(&self, text: &str) {
+        fs::write(&self.stack.operator.config, text).expect("the operator's configuration");
+    }
+}
+
+impl Drop for Configuration {
+    fn drop(&mut self) {
+        self.is(&self.before);
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_be_proved_gone_is_held_until_the_configuration_gives_it_up() {
+    // given
+    let w = World::alone().await;
+    let alice = w.person("alice").await;
+    let (role, own) = (w.keycloak.realm_role("admin").await, w.keycloak.realm_role("own").await);
+    w.keycloak.map(&alice.user, &own).await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).realm_role("own", &own.name).requester(&alice);
+    let policy = policy.automatic().ready().await;
+    let request = alice.asks(&policy).lasting("5s").create().await.unwrap();
+    let realm = request.reaches(Phase::Active).await.subject.unwrap().realm_id;
+    // when its server is gone
+    let configuration = Configuration::of(&w);
+    let url = configuration.before.lines().find(|line| line.trim().starts_with("url: ")).unwrap();
+    let gone = configuration.before.replacen(url, "  url: https://127.0.0.1:1", 1);
+    configuration.is(&gone);
+    w.operator("restart").await;
+    // then it is held
+    let words = request.says(Phase::Revoking, "RevocationFailed").await;
+    assert!(words.contains("connection refused"), "{words}");
+    // when somebody gives it up
+    configuration.is(&format!("{gone}\nrelease:\n  realms: [{realm}]\n"));
+    w.operator("restart").await;
+    // then it is let go, and it is said what that means
+    let words = request.says(Phase::Expired, "Released").await;
+    for part in ["release.realms", &realm, &alice.user.username, &role.name] {
+        assert!(words.contains(part), "{part:?} is missing in {words:?}");
+    }
+    let object = request.get().await;
+    assert!(object.metadata.finalizers.is_none_or(|finalizers| finalizers.is_empty()));
+    let grant = object.status.unwrap().grant.unwrap();
+    assert_eq!(grant.ended_at, None, "nobody has seen it go");
+    let states: Vec<_> = grant.targets.iter().map(|target| target.state).collect();
+    assert_eq!(states, [TargetState::Released, TargetState::Kept]);
+    let events: Api<Event> = Api::namespaced(w.admin.clone(), &w.namespace);
+    w.until("an Event says so", async || {
+        let all = events.list(&ListParams::default()).await.unwrap().items;
+        all.iter().any(|event| event.reason.as_deref() == Some("Released") && event.type_.as_deref() == Some("Warning"))
+    })
+    .await;
+    assert!(w.keycloak.has(&alice.user, &role).await, "it was gone for the operator only");
+    drop(configuration);
+    w.operator("restart").await;
+    w.clean_up().await;
+}
