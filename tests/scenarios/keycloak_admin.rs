@@ -333,14 +333,16 @@ impl Admin {
         self.app_named(&unique("app"), &json!({})).await
     }
 
-    /// The same with this very `clientId` and more properties.
+    /// The same with this very `clientId` and more properties; one that is there already is taken over.
     pub async fn app_named(&self, client_id: &str, more: &Value) -> App {
         let mut body = json!({
             "clientId": client_id, "publicClient": true, "directAccessGrantsEnabled": true, "standardFlowEnabled": true,
             "redirectUris": [format!("https://{client_id}.example.com/*")],
         });
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        let id = self.create("clients", &body).await;
+        self.create_if_missing("clients", &body).await;
+        let id = self.find_client(client_id).await;
+        self.made.lock().expect("lock").push(format!("clients/{id}"));
         App { id, client_id: client_id.into() }
     }
 
