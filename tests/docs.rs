@@ -114,7 +114,8 @@ fn every_field_is_documented() {
 fn every_phase_and_reason_is_documented_and_no_other() {
     let word = r#""([A-Z][a-z]+(?:[A-Z][a-z]+)*)""#;
     let mut of_requests = BTreeSet::new();
-    let files = ["", "/waiting", "/live", "/ending", "/sessions", "/forged"].map(|file| format!("domain/decide{file}.rs"));
+    let files =
+        ["", "/waiting", "/live", "/ending", "/sessions", "/forged"].map(|file| format!("domain/decide{file}.rs"));
     for file in files {
         of_requests.extend(all(word, &read(Path::new("src").join(file))));
     }
