@@ -18,6 +18,8 @@ pub struct Arguments {
 pub enum Command {
     /// Run the operator.
     Run(Run),
+    /// Read, and change nothing.
+    Report(Report),
 }
 
 /// Flags of `run`.
@@ -32,6 +34,45 @@ pub struct Run {
     /// How log lines are written. What is logged is set by the variable `RUST_LOG`, as in `hallpass=debug`.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub struct Report {
+    /// What to report.
+    #[command(subcommand)]
+    pub what: Topic,
+}
+
+/// What can be reported.
+#[derive(Debug, Subcommand)]
+pub enum Topic {
+    /// Who has directly what policies can lend, without a live request that lent it.
+    ///
+    /// Only what is mapped to a user itself: what comes through parent groups, composite roles or default roles is not
+    /// shown. Policies and requests are read as KUBECONFIG says, of all namespaces; Keycloak is read as the realms' clients.
+    /// Exits with 0 if everything was looked at, with 3 if not (it says what is missing), with 1 if there is no report.
+    Standing(Standing),
+}
+
+/// Flags of `report standing`.
+#[derive(Args, Debug)]
+pub struct Standing {
+    /// The realms file (YAML), as for `run`.
+    #[arg(long, value_name = "FILE", env = "HALLPASS_CONFIG")]
+    pub config: PathBuf,
+    /// How it is written.
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
 }
 
 /// How log lines are written.

@@ -13,6 +13,9 @@ use thiserror::Error;
 
 use crate::domain::{Request, duration};
 
+/// Default of `realms[].checkInterval`.
+const CHECK_INTERVAL: Duration = Duration::from_mins(1);
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +77,8 @@ pub struct Realm {
     /// Keycloak's limit of a transaction. If left out, the first is taken from the token and the second is 5m, Keycloak's
     /// default.
     pub settle_time: Option<String>,
+    /// How often it is looked whether what is lent is still there, as `60s`, which is the default.
+    pub check_interval: Option<String>,
     /// Whether policies that say `allowAdminRoles` may reach Keycloak's own administration roles.
     #[serde(default)]
     pub allow_admin_roles: bool,
@@ -168,10 +173,13 @@ impl Config {
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         // An error is one line of the log: without the lines of the file around it.
         let options = serde_saphyr::options! { with_snippet: false };
-        let config: Self = serde_saphyr::from_str_with_options(text, options)
+        let mut config: Self = serde_saphyr::from_str_with_options(text, options)
             .map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })?;
         match config.problem() {
-            None => Ok(config),
+            None => {
+                config.realms.iter_mut().for_each(Realm::write_the_url_one_way);
+                Ok(config)
+            }
             Some((key, problem)) => Err(Error::Value { path: path.into(), key, problem }),
         }
     }
@@ -195,9 +203,21 @@ impl Config {
 }
 
 impl Realm {
+    /// `HTTPS://SSO.example.com:443` is `https://sso.example.com`: whose holdings are whose is told by the URL.
+    fn write_the_url_one_way(&mut self) {
+        if let Ok(url) = reqwest::Url::parse(&self.url) {
+            url.as_str().trim_end_matches('/').clone_into(&mut self.url);
+        }
+    }
+
     /// How long a write can arrive after its answer was lost, if the file says so.
     pub fn settling_time(&self) -> Option<Duration> {
         self.settle_time.as_deref().and_then(duration::parse)
+    }
+
+    /// How often it is looked whether what is lent is still there.
+    pub fn checking_interval(&self) -> Duration {
+        self.check_interval.as_deref().and_then(duration::parse).unwrap_or(CHECK_INTERVAL)
     }
 
     fn problem(&self) -> Option<(String, String)> {
@@ -219,6 +239,11 @@ impl Realm {
         }
         if let (Some(text), None) = (&self.settle_time, self.settling_time()) {
             return Some(("settleTime".into(), format!("{text:?} must be a duration, as 90s or 6m")));
+        }
+        if let Some(text) = &self.check_interval
+            && duration::parse(text).is_none_or(|interval| interval.is_zero())
+        {
+            return Some(("checkInterval".into(), format!("{text:?} must be a duration, as 60s or 5m")));
         }
         for (i, account) in self.service_accounts.iter().enumerate() {
             if account.service_account.split('/').filter(|part| !part.is_empty()).count() != 2 {
@@ -249,6 +274,18 @@ mod tests {
     fn the_smallest_configuration_is_enough() {
         let config = Config::parse(REALM, Path::new("h.yaml")).expect("valid");
         assert_eq!(config.realms[0].identity.matches, UserMatch::Username);
+    }
+
+    #[test]
+    fn one_server_is_one_server_however_its_url_is_written() {
+        for (written, expected) in [
+            ("https://sso.example.com", "https://sso.example.com"),
+            ("HTTPS://SSO.Example.com:443", "https://sso.example.com"),
+            ("https://sso.example.com:8443/Auth", "https://sso.example.com:8443/Auth"),
+        ] {
+            let text = REALM.replace("https://sso.example.com", written);
+            assert_eq!(Config::parse(&text, Path::new("h.yaml")).expect("valid").realms[0].url, expected);
+        }
     }
 
     #[test]

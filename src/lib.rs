@@ -13,4 +13,5 @@ pub mod guard;
 pub mod keycloak;
 pub mod metrics;
 mod shared;
+pub mod standing;
 pub mod telemetry;

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, error::Error, process::ExitCode, sync::Arc, tim
 use clap::Parser;
 use hallpass::{
     admin,
-    args::{Arguments, Command, Run},
+    args::{Arguments, Command, Output, Report, Run, Standing, Topic},
     config::Config,
     controller::{self, Realm, chain},
     guard::{Guard, Keyring, namespace_of},
     keycloak,
     metrics::Metrics,
-    telemetry,
+    standing, telemetry,
 };
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{Api, Client, api::PostParams};
@@ -27,12 +27,42 @@ const WHO_AM_I: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    let Command::Run(arguments) = command;
+    let arguments = match command {
+        Command::Run(arguments) => arguments,
+        Command::Report(Report { what: Topic::Standing(arguments) }) => return report(arguments).await,
+    };
     telemetry::init(arguments.log_format);
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = chain(error.as_ref()), "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Something could not be looked at: the exit code of a report that is not complete.
+const INCOMPLETE: u8 = 3;
+
+/// Prints the report of standing access.
+async fn report(Standing { config, output }: Standing) -> ExitCode {
+    let made = async {
+        rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+        let client = Client::try_from(kube::Config::infer().await?)?;
+        let report = standing::report(client, Config::load(&config)?).await?;
+        let text = match output {
+            Output::Table => report.to_string(),
+            Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+        };
+        Ok::<_, Box<dyn Error>>((report.missing.is_empty(), text))
+    };
+    match made.await {
+        Ok((complete, text)) => {
+            print!("{text}");
+            if complete { ExitCode::SUCCESS } else { INCOMPLETE.into() }
+        }
+        Err(error) => {
+            eprintln!("hallpass: no report: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

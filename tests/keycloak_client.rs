@@ -3,8 +3,12 @@
 
 #[path = "keycloak_client/answers.rs"]
 mod answers;
+#[path = "keycloak_client/asking.rs"]
+mod asking;
 #[path = "keycloak_client/looking_up.rs"]
 mod looking_up;
+#[path = "keycloak_client/outages.rs"]
+mod outages;
 #[path = "keycloak_client/peer.rs"]
 mod peer;
 #[path = "keycloak_client/proofs.rs"]

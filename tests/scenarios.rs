@@ -47,6 +47,8 @@ mod browser;
 mod chart;
 #[path = "scenarios/docs.rs"]
 mod docs;
+#[path = "scenarios/drift.rs"]
+mod drift;
 #[path = "scenarios/ending.rs"]
 mod ending;
 #[path = "scenarios/ending_overlaps.rs"]
@@ -59,14 +61,22 @@ mod forging_away;
 mod forging_rules;
 #[path = "scenarios/forging_votes.rs"]
 mod forging_votes;
+#[path = "scenarios/gate.rs"]
+mod gate;
 #[path = "scenarios/git.rs"]
 mod git;
 #[path = "scenarios/giving.rs"]
 mod giving;
+#[path = "scenarios/identity.rs"]
+mod identity;
 #[path = "scenarios/keycloak.rs"]
 mod keycloak;
 #[path = "scenarios/keycloak_admin.rs"]
 mod keycloak_admin;
+#[path = "scenarios/many_ends.rs"]
+mod many_ends;
+#[path = "scenarios/outage.rs"]
+mod outage;
 #[path = "scenarios/people.rs"]
 mod people;
 #[path = "scenarios/policy.rs"]
@@ -81,6 +91,8 @@ mod releasing;
 mod report;
 #[path = "scenarios/request.rs"]
 mod request;
+#[path = "scenarios/required_actions.rs"]
+mod required_actions;
 #[path = "scenarios/restarts.rs"]
 mod restarts;
 #[path = "scenarios/sealing.rs"]
@@ -89,6 +101,8 @@ mod sealing;
 mod seeing;
 #[path = "scenarios/sessions.rs"]
 mod sessions;
+#[path = "scenarios/sso.rs"]
+mod sso;
 #[path = "scenarios/tampering.rs"]
 mod tampering;
 #[path = "scenarios/vanishing.rs"]

@@ -66,7 +66,7 @@ pub struct AccessPolicySpec {
     /// Who must agree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
-    /// Keycloak required actions that the subject must have done before anything is mapped. Not supported yet.
+    /// Keycloak required actions that the subject must have done before anything is mapped, as `CONFIGURE_TOTP`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

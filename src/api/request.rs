@@ -193,7 +193,7 @@ pub struct AccessRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub ballot: Option<String>,
-    /// Digest of what is voted on: the policy's realm, grants, requesters, submitters and approval.
+    /// Digest of what is voted on: the policy's realm, grants, requesters, submitters, approval and required actions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub rules: Option<String>,
@@ -214,6 +214,11 @@ pub struct AccessRequestStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
     pub ends: Vec<End>,
+    /// What the policy wants the subject to do in Keycloak, once the request was approved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub required_actions: Vec<ActionStatus>,
     /// Who approved, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
@@ -308,6 +313,20 @@ pub struct Vote {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub why: Option<String>,
+}
+
+/// A required action of Keycloak for which a request waits, or waited.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct ActionStatus {
+    /// The action, as Keycloak calls it.
+    #[schemars(length(max = 64))]
+    pub name: String,
+    /// Since when the request waits for it. Keycloak is not told to ask for it before that is written.
+    pub since: Time,
+    /// What proves that it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub done: Option<String>,
 }
 
 /// A wish to end the access early, as it was seen.

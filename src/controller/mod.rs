@@ -1,12 +1,15 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
-//! words and Keycloak, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
-//! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends
-//! sessions; [`record`] knows what has started without a
+//! words and Keycloak, [`reach`] knows whether it can be worked in, [`people`] shares its answers, [`approvers`] asks who
+//! could vote, [`actions`] what somebody has done; [`index`] knows the requests and
+//! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends sessions;
+//! [`record`] knows what has started without a
 //! vote.
 
+mod actions;
 mod approvers;
+mod drift;
 mod enact;
 mod error;
 mod fence;
@@ -15,6 +18,7 @@ mod lenient;
 mod observe;
 mod people;
 mod policies;
+mod reach;
 mod realm;
 mod reconcile;
 mod record;
@@ -41,8 +45,8 @@ use kube::{
 use tokio::sync::broadcast;
 
 use crate::{
-    api::{AccessPolicy, AccessRequest},
-    domain::{Request, duration::later},
+    api::{AccessPolicy, AccessRequest, Phase},
+    domain::{Request, TAKEN_AWAY, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
     metrics::{Metrics, Snapshot},
 };
@@ -75,6 +79,7 @@ pub struct Context {
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     settling: Settling,
+    found: drift::Found,
     release: Release,
     woken: broadcast::Sender<ObjectRef<AccessRequest>>,
     record: Record,
@@ -189,11 +194,17 @@ impl Context {
         let now = Timestamp::now();
         let requests: Vec<Request> = self.index.all().iter().map(|request| Request::parse(request)).collect();
         let live = |request: &&Request| request.phase().is_some_and(|phase| !phase.is_final());
+        let lacks = |request: &&Request| {
+            let conditions = &request.status.conditions;
+            request.phase() == Some(Phase::Active) && conditions.iter().any(|condition| condition.reason == TAKEN_AWAY)
+        };
         let late = |request: &&Request| request.deadline().is_some_and(|deadline| later(deadline, OVERDUE) <= now);
         Snapshot {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
+            taken_away: requests.iter().filter(lacks).count(),
             in_force: self.health().guard.is_ok(),
+            realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state().is_ok())).collect(),
             older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }
     }

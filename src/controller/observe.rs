@@ -36,9 +36,11 @@ impl Context {
             rosters,
             realm_id: None,
             targets: None,
+            account: None,
             record: None,
             siblings: self.siblings(request),
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
+            missing: self.found.missing(&request.uid),
             released: self.release.reason(request),
             token_lifespan: None,
             outcomes,
@@ -75,7 +77,12 @@ impl Context {
                 }
             }
         }
-        if needs.targets {
+        if needs.targets && !policy.required_actions.is_empty() {
+            let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
+            observed.account = Some(realm.account_of(user).await.map_err(|error| error.to_string()));
+        }
+        let passes = |account| domain::is_open(request, policy, account);
+        if needs.targets && observed.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
             let (targets, lifespan) =
                 tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());
             (observed.targets, observed.token_lifespan) = (Some(targets), Some(lifespan));
@@ -115,7 +122,7 @@ impl Context {
     }
 
     /// The other requests for the same Keycloak user that are not final.
-    fn siblings(&self, request: &Request) -> Vec<Request> {
+    pub fn siblings(&self, request: &Request) -> Vec<Request> {
         let Some(subject) = self.holder(request) else { return Vec::new() };
         let candidate = |other: &AccessRequest| {
             let theirs = other.status.as_ref().and_then(|status| status.subject.as_ref());

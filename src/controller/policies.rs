@@ -37,6 +37,7 @@ pub struct Verdict {
     generation: i64,
     at: Instant,
     groups: Result<GroupIds, Vec<Problem>>,
+    /// What is against its grants and required actions.
     grants: Vec<Problem>,
     /// Nothing if nobody has asked yet, or without the groups: requests do not need it.
     approvers: Option<Approvers>,
@@ -57,6 +58,15 @@ impl Verdict {
     /// Why nobody could use the policy, if so.
     fn useless(&self) -> Option<&Problem> {
         self.approvers.as_ref()?.problem.as_ref()
+    }
+
+    /// Whether Keycloak could not be asked.
+    fn is_open(&self) -> bool {
+        let groups = self.groups.as_ref().err().into_iter().flatten();
+        groups
+            .chain(&self.grants)
+            .chain(self.useless())
+            .any(|problem| problem.reason == ProblemReason::KeycloakUnavailable)
     }
 
     fn is_about(&self, policy: &Policy) -> bool {
@@ -223,8 +233,11 @@ impl Context {
                     };
                     (groups, approvers)
                 };
-                let ((groups, approvers), grants) = tokio::join!(people, realm.targets(policy, &policy.grants));
-                (groups, grants.err().unwrap_or_default(), approvers)
+                let ((groups, approvers), grants, actions) =
+                    tokio::join!(people, realm.targets(policy, &policy.grants), realm.required_actions(policy));
+                let mut grants = grants.err().unwrap_or_default();
+                grants.extend(actions.err());
+                (groups, grants, approvers)
             }
             Err(problem) => (Err(vec![problem]), Vec::new(), None),
         };
@@ -252,6 +265,11 @@ impl Context {
             self.wake_who_waits_under(&policy.name);
         }
         verdict
+    }
+
+    /// Forgets of all policies what Keycloak could not be asked.
+    pub fn forget_what_could_not_be_asked(&self) {
+        self.verdicts().retain(|_, verdict| !verdict.is_open());
     }
 
     /// Grants of a policy whose holder would be an approver somewhere.

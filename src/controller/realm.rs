@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{people::Answers, sessions::Lifespans};
 use crate::{
@@ -33,6 +33,9 @@ pub struct Realm {
     /// How long access tokens live.
     pub lifespans: Arc<Lifespans>,
     state: Mutex<Result<(), String>>,
+    /// The realm's id, as it was last seen.
+    seen: Mutex<Option<String>>,
+    doubted: Notify,
 }
 
 /// A grant that was found in Keycloak.
@@ -57,6 +60,8 @@ impl Realm {
             answers: Answers::default(),
             lifespans: Arc::default(),
             state: Mutex::new(Err("not asked yet".into())),
+            seen: Mutex::default(),
+            doubted: Notify::new(),
         })
     }
 
@@ -68,13 +73,41 @@ impl Realm {
 
     /// Whether the operator can work in this realm, as last seen; if not, why.
     pub fn state(&self) -> Result<(), String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let tested = || self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.keycloak.outage().map_or_else(tested, Err)
+    }
+
+    /// Reads the realm; whether it is another one than before.
+    pub async fn beat(&self) -> Result<bool, keycloak::Error> {
+        let id = self.keycloak.realm().await?.id;
+        let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(id.clone());
+        Ok(before.is_some_and(|before| before != id))
+    }
+
+    /// Why nothing may be touched in the realm that is there now, if it is not the one in which access was given: a copy
+    /// can have the same users and roles.
+    pub fn is_another_than(&self, id: &str) -> Option<String> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|seen| seen != id)?;
+        let config::Realm { url, realm, .. } = &self.config;
+        Some(format!("realm {realm:?} of {url} has the id {seen:?} now, not {id:?}: nothing is touched in it"))
+    }
+
+    /// Somebody met this; whether the operator can work here is tested soon if it may say otherwise.
+    pub fn met(&self, error: &keycloak::Error) {
+        if matches!(error.kind(), Kind::Forbidden | Kind::Unauthorized | Kind::OtherRealm | Kind::NotFound) {
+            self.doubted.notify_one();
+        }
+    }
+
+    /// Waits until somebody has met what speaks against the last test.
+    pub async fn doubts(&self) {
+        self.doubted.notified().await;
     }
 
     /// Signs in and looks whether the rights suffice. Says what has changed since the last time.
     pub async fn test(&self) -> Option<Result<(), String>> {
         let state = match self.keycloak.self_test().await {
-            Ok(missing) if missing.is_empty() => Ok(()),
+            Ok(missing) if missing.is_empty() => self.beat().await.map(drop).map_err(|error| error.to_string()),
             Ok(missing) => Err(missing.iter().map(|right| right.message.as_str()).collect::<Vec<_>>().join("; ")),
             Err(error) => Err(error.to_string()),
         };

@@ -30,9 +30,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
-    let wait = context.bring_on(&request).await?;
+    let Wait(wait) = context.bring_on(&request).await?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
+
+/// How long to wait until a request is looked at again, if nothing happens before; nothing: until something happens.
+pub struct Wait(pub Option<Duration>);
 
 /// What one step did.
 struct Step {
@@ -47,8 +50,8 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 }
 
 impl Context {
-    /// Brings a request as far as it gets now. How long to wait until it is looked at again, if nothing happens before.
-    pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Option<Duration>, Error> {
+    /// Brings a request as far as it gets now.
+    pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
         if let Some(wait) = self.nothing_new(&self.index.newest(request).stored) {
             return Ok(wait);
         }
@@ -61,7 +64,7 @@ impl Context {
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
             let alone = self.locks.lock(subject.as_ref()).await;
             if self.index.is_done(request.metadata.uid.as_deref().unwrap_or_default()) {
-                return Ok(None);
+                return Ok(Wait(None));
             }
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
@@ -71,7 +74,7 @@ impl Context {
                 // What is there now under its name is looked at by itself.
                 Err(Error::Gone) => {
                     self.index.is_gone(&believed.uid);
-                    return Ok(None);
+                    return Ok(Wait(None));
                 }
                 step => step?,
             };
@@ -202,12 +205,12 @@ impl Context {
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
     /// our own writes.
-    fn nothing_new(&self, object: &AccessRequest) -> Option<Option<Duration>> {
+    fn nothing_new(&self, object: &AccessRequest) -> Option<Wait> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
         let wait = settled.wake.map(until);
         let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
-        same.then_some(wait)
+        same.then_some(Wait(wait))
     }
 
     /// The version of a request's policy that the watch has shown.
@@ -217,7 +220,7 @@ impl Context {
     }
 
     /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Option<Duration> {
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Wait {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -234,7 +237,7 @@ impl Context {
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
-        wake.map(until)
+        Wait(wake.map(until))
     }
 
     /// Has requests looked at again that may have waited for this one's end.
@@ -270,7 +273,13 @@ impl Context {
         }
     }
 
-    fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
+    /// UIDs of the objects whose last attempt failed.
+    pub fn failed_last(&self) -> HashSet<String> {
+        self.memory().iter().filter(|(_, memory)| memory.attempts > 0).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// Has a request looked at again, whatever was remembered of it.
+    pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.
         let _ = self.woken.send(request);

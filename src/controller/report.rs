@@ -21,7 +21,10 @@ use crate::{
         AccessPolicy, AccessPolicyStatus, AccessRequest, AccessRequestStatus, EndReason, FIELD_MANAGER, FINALIZER,
         Phase,
     },
-    domain::conditions::{self, Reason},
+    domain::{
+        TAKEN_AWAY,
+        conditions::{self, Reason},
+    },
     guard::{self, InForce},
 };
 
@@ -152,6 +155,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
                 | "KeycloakUnavailable"
                 | "AdmissionPoliciesNotInForce"
                 | "StatusForged"
+                | TAKEN_AWAY
                 | "Released"
         );
     let type_ = if bad { EventType::Warning } else { EventType::Normal };

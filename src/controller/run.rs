@@ -21,7 +21,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::{Context, Error, Index, Locks, Realm, Record, Settling, Takeover, lenient, policies, reconcile, vanished};
+use super::{
+    Context, Error, Index, Locks, Realm, Record, Settling, Takeover, lenient, policies, reach, reconcile, vanished,
+};
 use crate::{
     api::{AccessPolicy, AccessRequest},
     config::Release,
@@ -34,10 +36,8 @@ use crate::{
 const LOOK_AT_GUARD: Duration = Duration::from_secs(15);
 /// The same while the admission policies are not in force.
 const TRY_GUARD: Duration = Duration::from_secs(2);
-/// How often a realm is tried in which the operator cannot work.
-const TRY_REALM: Duration = Duration::from_secs(5);
-/// How often a realm is tested in which it can.
-const TEST_REALM: Duration = Duration::from_mins(5);
+/// So many requests can be woken at once: all that waited for one realm.
+const WOKEN: usize = 8192;
 
 /// Runs both controllers until `stop` says so. `serve` is given the context once it is there.
 pub async fn run<F: Future<Output = ()>>(
@@ -52,7 +52,7 @@ pub async fn run<F: Future<Output = ()>>(
 ) {
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
-    let (woken, _) = broadcast::channel(1024);
+    let (woken, _) = broadcast::channel(WOKEN);
     let (gone, vanishing) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
@@ -62,6 +62,7 @@ pub async fn run<F: Future<Output = ()>>(
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
         settling: Settling::new(Takeover::Unclean),
+        found: super::drift::Found::default(),
         release,
         woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
@@ -138,6 +139,7 @@ pub async fn run<F: Future<Output = ()>>(
             () = Box::pin(look_after(&context)) => {}
             () = look_after_seals(&context, &requests) => {}
             () = context.look_after_vanished(vanishing) => {}
+            () = look_after_holdings(&context, &requests) => {}
         }
     };
     tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
@@ -287,16 +289,7 @@ async fn look_after(context: &Context) {
             tokio::time::sleep(if answer.is_ok() { LOOK_AT_GUARD } else { TRY_GUARD }).await;
         }
     };
-    let realms = context.realms.iter().map(|(name, realm)| async move {
-        loop {
-            match realm.test().await {
-                Some(Ok(())) => tracing::info!(realm = name, "the operator can work in this realm"),
-                Some(Err(why)) => tracing::error!(realm = name, why, "the operator cannot work in this realm"),
-                None => {}
-            }
-            tokio::time::sleep(if realm.state().is_ok() { TEST_REALM } else { TRY_REALM }).await;
-        }
-    });
+    let realms = context.realms.iter().map(|(name, realm)| reach::look_after(context, name, realm));
     future::join(guard, future::join_all(realms)).await;
 }
 
@@ -305,6 +298,14 @@ async fn look_after_seals(context: &Context, requests: &Store<AccessRequest>) {
     // An error means that nothing is watched any more.
     if requests.wait_until_ready().await.is_ok() {
         Box::pin(context.keep_seals()).await;
+    }
+}
+
+/// Looks at what is held, once all requests are known.
+async fn look_after_holdings(context: &Context, requests: &Store<AccessRequest>) {
+    // An error means that nothing is watched any more.
+    if requests.wait_until_ready().await.is_ok() {
+        Box::pin(context.look_after_holdings()).await;
     }
 }
 

@@ -70,12 +70,16 @@ impl Context {
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
+        if let Some(why) = realm.is_another_than(realm_id) {
+            return Err(why);
+        }
         let which = match which {
             Sessions::All => keycloak::Sessions::All,
             Sessions::OfClients(clients) => keycloak::Sessions::OfClients(clients.iter().cloned().collect()),
         };
         let ended = realm.keycloak.end_sessions(user_id, &which, realm_id).await;
         ended.map_err(|error| {
+            realm.met(&error);
             let error = error.to_string();
             tracing::warn!(user = user_id, error, "sessions are not ended yet");
             error

@@ -11,7 +11,7 @@ use kube::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::Context;
+use super::{Context, reconcile::Wait};
 use crate::api::AccessRequest;
 
 /// How long to wait where nothing says when to look again.
@@ -70,7 +70,7 @@ impl Context {
         self.memory().remove(&uid);
         while self.index.is_vanished(&uid) {
             let wait = match self.bring_on(&request).await {
-                Ok(wait) => wait.unwrap_or(LOOK_AGAIN),
+                Ok(Wait(wait)) => wait.unwrap_or(LOOK_AGAIN),
                 Err(error) => {
                     let wait = self.retry_after(&uid);
                     tracing::warn!(request = name, error = error.chain(), ?wait, "trying again");

@@ -4,8 +4,10 @@
 //! found after a crash says what may have happened.
 
 mod ballot;
+mod drift;
 mod ending;
 mod forged;
+mod gate;
 mod live;
 mod sessions;
 mod waiting;
@@ -14,6 +16,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+pub use drift::TAKEN_AWAY;
+pub use gate::is_open;
 
 use super::{
     Guard, Observed, PolicyView, Request, Sessions,
@@ -34,6 +39,9 @@ pub struct Decision {
     /// When to look again, if nothing happens before.
     pub next: Next,
 }
+
+/// The name of the outcome of [`Effect::AskForActions`], which is about no target.
+pub const REQUIRED_ACTIONS: &str = "requiredActions";
 
 /// Something to do outside of the request's status. Every one may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +70,8 @@ pub enum Effect {
         /// Names of the targets that are gone: its outcome says so again, in case that it cannot be read in the status.
         removed: Vec<String>,
     },
+    /// Have Keycloak ask the subject for these required actions; the outcome is named [`REQUIRED_ACTIONS`].
+    AskForActions(BTreeSet<String>),
     /// Put on record that a request starts without a fresh vote, so that the same does not start twice.
     Record {
         /// What is remembered of it.
@@ -72,11 +82,15 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether something is done in Keycloak, or about who holds what there.
+    /// Whether something is done about who holds what in Keycloak.
     pub const fn is_about_keycloak(&self) -> bool {
         match self {
             Self::Map(_) | Self::Confirm(_) | Self::Unmap(_) | Self::HandOver { .. } => true,
-            Self::AddFinalizer | Self::RemoveFinalizer | Self::EndSessions { .. } | Self::Record { .. } => false,
+            Self::AddFinalizer
+            | Self::RemoveFinalizer
+            | Self::AskForActions(_)
+            | Self::EndSessions { .. }
+            | Self::Record { .. } => false,
         }
     }
 }
@@ -106,7 +120,8 @@ pub struct Needs {
     pub people: BTreeSet<String>,
     /// Those of them who want to end the access: they are asked about even if the policy is not ready.
     pub enders: BTreeSet<String>,
-    /// The grants as they are in Keycloak, and the policy as it is in the API server, not in a cache.
+    /// The grants as they are in Keycloak, the policy as it is in the API server, not in a cache, and what the subject has
+    /// done of what the policy wants: the grants are needed only if that is everything ([`is_open`]).
     pub targets: bool,
     /// Whether the same has started before without a fresh vote.
     pub record: bool,

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use regex::Regex;
 
-use super::Person;
+use super::{Person, RequiredAction};
 use crate::api::{self, AtEnd};
 
 /// The group that everybody is in who leads to a Keycloak user.
@@ -47,7 +47,9 @@ pub struct Policy {
     pub at_end: AtEnd,
     /// Whether grants may lead to Keycloak's own administration, as far as the policy goes.
     pub allow_admin_roles: bool,
-    /// Digest of what is voted on: realm, grants, requesters, submitters, approval.
+    /// What the subject must have done in Keycloak before anything is mapped.
+    pub required_actions: Vec<RequiredAction>,
+    /// Digest of what is voted on: realm, grants, requesters, submitters, approval, required actions.
     pub rules: String,
 }
 
@@ -193,6 +195,8 @@ pub enum ProblemReason {
     GroupNotFound,
     /// Two grants lead to one target.
     DuplicateTarget,
+    /// The realm does not ask for a required action.
+    RequiredActionDisabled,
     /// A grant would make its holder an approver.
     GrantMakesApprover,
     /// A grant reaches Keycloak's administration.
@@ -213,6 +217,7 @@ impl ProblemReason {
             Self::GrantNotFound => "GrantNotFound",
             Self::GroupNotFound => "GroupNotFound",
             Self::DuplicateTarget => "DuplicateTarget",
+            Self::RequiredActionDisabled => "RequiredActionDisabled",
             Self::StageUnsatisfiable => "StageUnsatisfiable",
             Self::GrantMakesApprover => "GrantMakesApprover",
             Self::ReachesAdministration => "ReachesAdministration",

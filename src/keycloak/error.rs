@@ -9,14 +9,15 @@ use serde::Deserialize;
 /// What sort of failure it was. Decides what the caller may conclude and when it makes sense to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing reached Keycloak: refused connection, unknown host, failed TLS handshake, or no time left to send.
+    /// Nothing reached Keycloak: refused connection, unknown host, failed TLS handshake, no time left to send, or a server
+    /// that is known to be away.
     NotSent,
-    /// A write was sent and its outcome is not known: no answer in time, a reset, 502, 503, 504, or an answer that
-    /// Keycloak does not give. The write may still happen.
+    /// A write was sent, or may have been, and its outcome is not known: no answer in time, a reset, 502, 503, 504, or an
+    /// answer that Keycloak does not give. The write may still happen.
     Unknown,
     /// A read got no usable answer: timeout, reset, 5xx. Nothing was changed.
     Unavailable,
-    /// Keycloak answered a write with 500. It is done with it, but whether something changed must be read.
+    /// Keycloak itself answered a write with 500. It is done with it, but whether something changed must be read.
     ServerError,
     /// Signing in failed, or Keycloak refused a token that it had just issued.
     Unauthorized,
@@ -49,11 +50,12 @@ pub struct Error {
     kind: Kind,
     detail: String,
     retry_after: Option<Duration>,
+    outage: bool,
 }
 
 impl Error {
     pub(super) fn new(kind: Kind, endpoint: &'static str, detail: impl Into<String>) -> Self {
-        Self { action: String::new(), endpoint, kind, detail: detail.into(), retry_after: None }
+        Self { action: String::new(), endpoint, kind, detail: detail.into(), retry_after: None, outage: false }
     }
 
     /// Says what was being done. What was said further in stays: "cannot sign in" is not "cannot find user".
@@ -66,6 +68,28 @@ impl Error {
 
     pub(super) fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
         self.retry_after = delay;
+        self
+    }
+
+    /// The server cannot be reached, hangs, or wants to be left alone: any other call would fare the same.
+    pub(super) fn of_the_server(mut self) -> Self {
+        self.outage = true;
+        self
+    }
+
+    /// Whether it says of the server that it is away.
+    pub(super) fn is_outage(&self) -> bool {
+        self.outage
+    }
+
+    /// Whether it says nothing of the server, because nothing was sent.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.kind, Kind::NotSent | Kind::InvalidInput | Kind::Config)
+    }
+
+    /// The same words for another sort of failure.
+    pub(super) fn instead(mut self, kind: Kind) -> Self {
+        self.kind = kind;
         self
     }
 

@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use super::{
-    Limits, Observer,
+    Limits, Observer, REALM,
+    circuit::Circuit,
     error::{Complaint, Error, Kind, describe_body, number, one_line, root_cause},
     path::Path,
     token::{Token, Tokens},
@@ -86,6 +87,7 @@ pub(super) struct Transport {
     pub(super) permits: Semaphore,
     /// For calls that may take long.
     pub(super) slow_permits: Semaphore,
+    pub(super) circuit: Circuit,
     pub(super) limits: Limits,
     pub(super) observer: Arc<dyn Observer>,
 }
@@ -172,11 +174,7 @@ impl Transport {
             Time::PerRead => started + self.limits.read,
             Time::Until(deadline) | Time::Slowly(deadline) => deadline,
         };
-        let permits = match time {
-            Time::PerRead | Time::Until(_) => &self.permits,
-            Time::Slowly(_) => &self.slow_permits,
-        };
-        let outcome = self.answer(request, permits, deadline).await;
+        let outcome = self.answer(request, time, deadline).await;
         let result = outcome.as_ref().map_or_else(Error::category, |_| "Ok");
         let seconds = started.elapsed().as_secs_f64();
         self.observer.call(request.endpoint.label, result, seconds);
@@ -184,19 +182,60 @@ impl Transport {
         outcome
     }
 
-    async fn answer(&self, request: &Request, permits: &Semaphore, deadline: Instant) -> Result<Vec<u8>, Error> {
-        let late = |what: &str| request.error(Kind::NotSent, format!("no time left: {what}"));
+    async fn answer(&self, request: &Request, time: Time, deadline: Instant) -> Result<Vec<u8>, Error> {
+        self.admit(deadline).await?;
+        let permits = match time {
+            Time::PerRead | Time::Until(_) => &self.permits,
+            Time::Slowly(_) => &self.slow_permits,
+        };
         let permit = timeout_at(deadline, permits.acquire()).await;
-        let _permit = permit.map_err(|_| late("every connection was busy"))?;
-        let token =
-            timeout_at(deadline, self.tokens.get(None)).await.map_err(|_| late("signing in took too long"))??;
+        let _permit = permit.map_err(|_| request.error(Kind::NotSent, "no time left: every connection was busy"))?;
+        // Those who had the connections may have found out meanwhile that nobody answers.
+        self.admit(deadline).await?;
+        let began = Instant::now();
+        let outcome = self.ask(request, deadline).await;
+        // What takes long by itself says nothing of the server.
+        if outcome.is_ok() || !matches!(time, Time::Slowly(_)) {
+            self.circuit.learn(&outcome, began);
+        }
+        outcome
+    }
+
+    /// Fails at once while the server is away. Once a try is due, tries first.
+    async fn admit(&self, deadline: Instant) -> Result<(), Error> {
+        let Some(open) = self.circuit.open() else { return Ok(()) };
+        if open.try_at <= Instant::now() {
+            self.try_again(deadline).await;
+        }
+        self.circuit.open().map_or(Ok(()), |open| Err(open.refusal))
+    }
+
+    /// Tries whether the server is back, with a small read, unless somebody does already. A write is never the one to find
+    /// out: its outcome could be unknown.
+    pub(super) async fn try_again(&self, deadline: Instant) {
+        let Ok(_alone) = self.circuit.trying.try_lock() else { return };
+        let request = Request::get(REALM, Path::default());
+        let deadline = deadline.min(Instant::now() + self.limits.write);
+        self.circuit.tried(&self.ask(&request, deadline).await);
+    }
+
+    async fn ask(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let token = self.token(request, deadline, None).await?;
         match self.attempt(request, &token, deadline).await {
+            // It was refused before anything was done.
             Err(error) if error.kind() == Kind::Unauthorized => {
-                let token = timeout_at(deadline, self.tokens.get(Some(&token))).await;
-                let token = token.map_err(|_| late("signing in again took too long"))??;
+                let token = self.token(request, deadline, Some(&token)).await?;
                 self.attempt(request, &token, deadline).await
             }
             outcome => outcome,
+        }
+    }
+
+    async fn token(&self, request: &Request, deadline: Instant, refused: Option<&Token>) -> Result<Token, Error> {
+        let enough = self.is_enough(deadline);
+        match timeout_at(deadline, self.tokens.get(refused)).await {
+            Ok(token) => token,
+            Err(_) => Err(late(request.error(Kind::NotSent, "no time left: signing in took too long"), enough)),
         }
     }
 
@@ -207,11 +246,16 @@ impl Transport {
         if limit <= least {
             return Err(request.error(Kind::NotSent, "no time left to send it"));
         }
-        match timeout_at(deadline, self.send(request, token)).await {
-            Ok(outcome) => outcome,
-            // Without the time that was left: the same failure reads the same each time, so that it is written once.
-            Err(_) => Err(request.unanswered(format!("{}: no answer within the time limit", self.tokens.server))),
-        }
+        let enough = self.is_enough(deadline);
+        let outcome = timeout_at(deadline, self.send(request, token)).await;
+        // Without the time that was left: the same failure reads the same each time, so that it is written once.
+        let words = || format!("{}: no answer within the time limit", self.tokens.server);
+        outcome.unwrap_or_else(|_| Err(late(request.unanswered(words()), enough)))
+    }
+
+    /// Whether a server that works would answer by then.
+    fn is_enough(&self, deadline: Instant) -> bool {
+        deadline.saturating_duration_since(Instant::now()) >= self.limits.write / 4
     }
 
     async fn send(&self, request: &Request, token: &Token) -> Result<Vec<u8>, Error> {
@@ -222,10 +266,14 @@ impl Transport {
         }
         let response = builder.send().await.map_err(|error| {
             let words = format!("{}: {}", self.tokens.server, root_cause(&error));
-            if error.is_connect() || error.is_builder() {
+            // A connection that died while it was idle is here, too, unless nothing of the request was on it: then hyper-util
+            // has taken another by itself.
+            if error.is_builder() {
                 request.error(Kind::NotSent, words)
+            } else if error.is_connect() {
+                request.error(Kind::NotSent, words).of_the_server()
             } else {
-                request.unanswered(words)
+                request.unanswered(words).of_the_server()
             }
         })?;
         self.classify(request, response).await
@@ -248,7 +296,8 @@ impl Transport {
             return Err(request
                 .error(Kind::Malformed, format!("{}: redirected to {place} (is the URL right?)", number(status))));
         }
-        Err(self.refusal(request, status, &body.unwrap_or_default()).with_retry_after(delay))
+        let error = self.refusal(request, status, &body.unwrap_or_default()).with_retry_after(delay);
+        Err(if is_away(status) { error.of_the_server() } else { error })
     }
 
     fn refusal(&self, request: &Request, status: StatusCode, body: &[u8]) -> Error {
@@ -277,7 +326,10 @@ impl Transport {
             }
             StatusCode::TOO_MANY_REQUESTS => request.error(Kind::Throttled, text),
             StatusCode::SERVICE_UNAVAILABLE if !request.is_write() => request.error(Kind::Throttled, text),
-            StatusCode::INTERNAL_SERVER_ERROR if request.is_write() => request.error(Kind::ServerError, text),
+            // Keycloak's own says that it is done with it.
+            StatusCode::INTERNAL_SERVER_ERROR if request.is_write() && complaint.is_some() => {
+                request.error(Kind::ServerError, text)
+            }
             // 502, 503 and 504 come from what stands before Keycloak too, while Keycloak may still be at work.
             _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => request.unanswered(text),
             _ if status.is_success() && request.is_write() => {
@@ -286,6 +338,22 @@ impl Transport {
             _ => request.error(Kind::Malformed, text),
         }
     }
+}
+
+/// No answer in time: says something of the server only if the time was enough.
+fn late(error: Error, enough: bool) -> Error {
+    if enough { error.of_the_server() } else { error }
+}
+
+/// Whether a status says that the server is away, or that it wants to be left alone.
+pub(super) fn is_away(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 fn parse<T: DeserializeOwned>(request: &Request, body: &[u8]) -> Result<T, Error> {

@@ -4,8 +4,12 @@
 //!
 //! Written against Keycloak 26.7.3; what is surprising about it is said where the code deals with it.
 
+mod actions;
+mod circuit;
 mod closure;
 mod error;
+mod events;
+mod holders;
 mod http;
 mod lifespans;
 mod mapping;
@@ -26,13 +30,20 @@ use std::{
 
 use reqwest::{Certificate, redirect};
 use serde::Deserialize;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Mutex, Semaphore, watch},
+    time::{Instant, sleep_until},
+};
 
 pub use error::{Error, Kind};
 pub use sessions::Sessions;
-pub use types::{ClientRole, Container, Group, MissingRight, RealmInfo, Removal, Role, Target, User};
+pub use types::{
+    Account, Change, ClientRole, Container, Credential, Deed, Group, MissingRight, RealmInfo, Removal, Role, Target,
+    User,
+};
 
 use crate::config;
+use circuit::Circuit;
 use http::{Endpoint, Time, Transport};
 use path::{Path, escape};
 use token::{Slot, Tokens};
@@ -141,8 +152,17 @@ impl Client {
         let base = format!("{}/admin/realms/{name}", realm.url);
         // The rights on a realm are roles of its own client `realm-management`; those on master, of `master-realm`.
         let admin_client = if realm.realm == MASTER { "master-realm" } else { "realm-management" };
-        let (permits, slow_permits) = (Semaphore::new(CONCURRENCY), Semaphore::new(SLOW_CONCURRENCY));
-        Ok(Self(Arc::new(Transport { http, tokens, base, admin_client, permits, slow_permits, limits, observer })))
+        Ok(Self(Arc::new(Transport {
+            http,
+            tokens,
+            base,
+            admin_client,
+            permits: Semaphore::new(CONCURRENCY),
+            slow_permits: Semaphore::new(SLOW_CONCURRENCY),
+            circuit: Circuit::default(),
+            limits,
+            observer,
+        })))
     }
 
     /// The realm. [`Kind::NotFound`] if there is none of this name; [`Kind::Forbidden`] without `view-realm`, with
@@ -182,6 +202,30 @@ impl Client {
     /// Keycloak 26.7.3 sends no `Date`, and a proxy's would be another clock.
     pub fn clock_skew(&self) -> Option<i64> {
         self.0.tokens.skew()
+    }
+
+    /// Why nothing is sent to the server now, if so: it did not answer several times in a row. Calls fail at once then,
+    /// with [`Kind::NotSent`].
+    pub fn outage(&self) -> Option<String> {
+        self.0.circuit.open().map(|open| open.refusal.during(|| self.action("read")).to_string())
+    }
+
+    /// Whether the last call got no answer.
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.circuit.is_in_doubt()
+    }
+
+    /// Whether calls are sent; tells of each change.
+    pub fn is_asked(&self) -> watch::Receiver<bool> {
+        self.0.circuit.watch()
+    }
+
+    /// Waits until it is time to try whether the server is back, and tries.
+    pub async fn try_again(&self) {
+        if let Some(open) = self.0.circuit.open() {
+            sleep_until(open.try_at).await;
+            self.0.try_again(Instant::now() + self.0.limits.write).await;
+        }
     }
 
     /// How long the operator's token lives: what is sent with it arrives within this time, or is refused. Keycloak's default

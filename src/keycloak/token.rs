@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     Observer,
     error::{Complaint, Error, Kind, describe_body, number, root_cause},
-    http::{MAX_BODY, body_of, retry_after},
+    http::{MAX_BODY, body_of, is_away, retry_after},
 };
 
 const ENDPOINT: &str = "token";
@@ -124,10 +124,10 @@ impl Tokens {
 
     async fn sign_in(&self) -> Result<Token, Error> {
         let started = Instant::now();
-        let outcome = match timeout_at(started + self.limit, self.ask(started)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::new(Kind::Unavailable, ENDPOINT, format!("no answer within {:?}", self.limit))),
-        };
+        let outcome = timeout_at(started + self.limit, self.ask(started)).await.unwrap_or_else(|_| {
+            let words = format!("no answer within {:?}", self.limit);
+            Err(Error::new(Kind::Unavailable, ENDPOINT, words).of_the_server())
+        });
         let result = outcome.as_ref().map_or_else(Error::category, |_| "Ok");
         self.observer.call(ENDPOINT, result, started.elapsed().as_secs_f64());
         outcome.map_err(|error| {
@@ -145,13 +145,14 @@ impl Tokens {
         let before = SystemTime::now();
         let response = self.http.post(&self.url).form(&form).send().await.map_err(|error| {
             let kind = if error.is_connect() { Kind::NotSent } else { Kind::Unavailable };
-            Error::new(kind, ENDPOINT, root_cause(&error))
+            Error::new(kind, ENDPOINT, root_cause(&error)).of_the_server()
         })?;
         let status = response.status();
         let delay = retry_after(&response);
         let body = body_of(response, MAX_BODY).await.map_err(|words| Error::new(Kind::Malformed, ENDPOINT, words))?;
         if status != StatusCode::OK {
-            return Err(refusal(status, &body).with_retry_after(delay));
+            let error = refusal(status, &body).with_retry_after(delay);
+            return Err(if is_away(status) { error.of_the_server() } else { error });
         }
         // The parser's words could quote the token: they are not repeated.
         let answer: TokenAnswer = serde_json::from_slice(&body)

@@ -80,6 +80,11 @@ impl PolicyBuilder {
         self.0.spec.duration.max = duration.into();
         self
     }
+    /// What the subject must have done in Keycloak.
+    pub fn wants_done(mut self, actions: &[&str]) -> Self {
+        self.0.spec.required_actions = actions.iter().map(ToString::to_string).collect();
+        self
+    }
     pub fn wants_reason(mut self, pattern: &str, hint: &str) -> Self {
         let (pattern, hint) = (Some(pattern.to_owned()), Some(hint.to_owned()));
         self.0.spec.reason = Some(api::ReasonRule { required: true, pattern, hint });

@@ -244,6 +244,7 @@ impl Simulator {
                 self.signed_out.insert(i);
                 return Some(Outcome { target: String::new(), result: OutcomeResult::SessionsEnded });
             }
+            Effect::AskForActions(_) => panic!("the policy wants nothing done"),
             Effect::Record { .. } => panic!("nobody submits for others here"),
             Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                 let mood = self.mapping(&target.name).mood.unwrap_or(Mood::Works);
@@ -307,7 +308,7 @@ impl Simulator {
                 Effect::AddFinalizer => !to.is_some_and(Phase::is_final),
                 Effect::RemoveFinalizer => to.is_some_and(Phase::is_final),
                 Effect::EndSessions { .. } => to == Some(Phase::Revoking),
-                Effect::Record { .. } => false,
+                Effect::Record { .. } | Effect::AskForActions(_) => false,
             };
             assert!(allowed, "{effect:?} in {to:?}");
         }

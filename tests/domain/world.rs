@@ -9,9 +9,9 @@ use std::{
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
-        Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person,
-        Policy, PolicyView, Request, Resolved, Rosters, Sessions, TargetsError, decide, delegation::Record, is_over,
-        needs,
+        Account, Decision, Directory, Effect, Guard, Lookup, Missing, Needs, Next, Observed, Outcome, OutcomeResult,
+        People, Person, Policy, PolicyView, Request, Resolved, Rosters, Sessions, TargetsError, decide,
+        delegation::Record, is_over, needs,
     },
 };
 use jiff::Timestamp;
@@ -61,9 +61,13 @@ pub struct World {
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
     pub targets_error: Option<TargetsError>,
+    /// What Alice has done of what Keycloak can ask for.
+    pub account: Account,
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
+    /// What live requests lack, once somebody has looked.
+    pub missing: Option<Vec<Missing>>,
     pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
@@ -94,9 +98,11 @@ pub fn world(policy: &PolicyBuilder) -> World {
         lifespan: Ok(Duration::from_mins(5)),
         mapped: BTreeSet::new(),
         targets_error: None,
+        account: Account::default(),
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
+        missing: None,
         released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
@@ -208,11 +214,13 @@ impl World {
             },
             policy,
             people,
+            account: targets.then(|| Ok(self.account.clone())),
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
             token_lifespan: (targets || is_over(request, &self.outcomes, self.now)).then(|| self.lifespan.clone()),
             travelling: self.travelling.clone(),
+            missing: self.missing.clone(),
             released: self.released.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
@@ -359,6 +367,9 @@ pub fn words(effect: &Effect) -> String {
         Effect::EndSessions { which: Sessions::OfClients(clients), removed } => {
             let clients: Vec<_> = clients.iter().map(String::as_str).collect();
             format!("end sessions of {} after {}", clients.join(" "), removed.join(" "))
+        }
+        Effect::AskForActions(actions) => {
+            format!("ask for {}", actions.iter().cloned().collect::<Vec<_>>().join(", "))
         }
         Effect::Record { digest: _, until } => format!("record until {until}"),
     }

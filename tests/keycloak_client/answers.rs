@@ -80,11 +80,18 @@ async fn each_refusal_of_a_write_says_whether_it_may_have_happened() {
         (missing("User not found"), Kind::NotFound, "404: User not found"),
         (complaint(429, "slow down"), Kind::Throttled, "429"),
         (complaint(500, "unknown_error"), Kind::ServerError, "500: unknown_error"),
+        (answer(500), Kind::Unknown, "500: an empty body"),
+        (answer(500).set_body_string("<html>oops"), Kind::Unknown, "500: a web page"),
         (answer(502), Kind::Unknown, "502"),
+        (answer(503).set_body_string("<html>down"), Kind::Unknown, "503: a web page"),
         (complaint(503, "Bootstrap in progress"), Kind::Unknown, "503: Bootstrap in progress"),
         (answer(504), Kind::Unknown, "504"),
         (answer(408), Kind::Unknown, "408"),
         (answer(200).set_body_string("<html>"), Kind::Unknown, "where Keycloak answers 204"),
+        (answer(200).set_body_string("x".repeat(5 << 20)), Kind::Unknown, "where Keycloak answers 204"),
+        (answer(202), Kind::Unknown, "where Keycloak answers 204"),
+        (answer(400).set_body_string("<html>bad"), Kind::Rejected, "400: a web page"),
+        (answer(404).set_body_string("<html>no"), Kind::Malformed, "404: a web page"),
         (answer(307).insert_header("Location", "/elsewhere"), Kind::Malformed, "redirected to /elsewhere"),
     ] {
         let error = write_of(response).await;
@@ -132,6 +139,44 @@ async fn no_answer_in_time_leaves_a_write_unknown_and_a_read_unavailable() {
 }
 
 #[tokio::test]
+async fn nothing_is_repeated_in_a_call_whose_outcome_is_not_known() {
+    let peer = Peer::start().await;
+    peer.always("POST", "/users/u1/role-mappings/realm", answer(502)).await;
+    peer.always("DELETE", "/users/u1/role-mappings/realm", answer(502)).await;
+    let client = peer.client();
+    assert!(client.map("u1", &role()).await.expect_err("must fail").outcome_unknown());
+    assert!(client.unmap("u1", &role(), "realm-id").await.expect_err("must fail").outcome_unknown());
+    assert_eq!((peer.sent("POST").await.len(), peer.sent("DELETE").await.len()), (1, 1));
+    assert_eq!(peer.sent("GET").await, [], "a look says nothing about what may still come");
+}
+
+#[tokio::test]
+async fn a_repetition_under_another_name_may_leave_it_unknown_too() {
+    for verb in ["POST", "DELETE"] {
+        let peer = Peer::start().await;
+        peer.once(verb, "/users/u1/role-mappings/realm", missing("Role not found")).await;
+        peer.always(verb, "/users/u1/role-mappings/realm", answer(504)).await;
+        peer.always("GET", "/roles-by-id/r1", answer(200).set_body_json(json!({"id": "r1", "name": "new"}))).await;
+        let client = peer.client();
+        let error = match verb {
+            "POST" => client.map("u1", &role()).await.expect_err("must fail"),
+            _ => client.unmap("u1", &role(), "realm-id").await.expect_err("must fail"),
+        };
+        assert!(error.outcome_unknown(), "{error}");
+        // After a 401 as well: it was refused before anything was done, and what follows may be.
+        let peer = Peer::start().await;
+        peer.once(verb, "/users/u1/role-mappings/realm", answer(401)).await;
+        peer.always(verb, "/users/u1/role-mappings/realm", answer(504)).await;
+        let client = peer.client();
+        let error = match verb {
+            "POST" => client.map("u1", &role()).await.expect_err("must fail"),
+            _ => client.unmap("u1", &role(), "realm-id").await.expect_err("must fail"),
+        };
+        assert!(error.outcome_unknown(), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn all_of_a_write_ends_with_its_limit() {
     let peer = Peer::start().await;
     peer.once("DELETE", "/users/u1/role-mappings/realm", missing("Role not found")).await;
@@ -174,6 +219,23 @@ async fn a_connection_that_breaks_after_sending_leaves_a_write_unknown() {
         assert!(error.to_string().contains(words), "{error}");
         let error = client.map("u1", &role()).await.expect_err("must fail");
         assert!(error.outcome_unknown(), "{error}");
+    }
+}
+
+/// The head is an answer, whatever became of the rest.
+#[tokio::test]
+async fn an_answer_to_a_write_that_is_cut_off_counts_by_its_status() {
+    for (bytes, kind) in [
+        (&b"HTTP/1.1 204 No Content\r\n\r\n"[..], None),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 500\r\n\r\n{\"error\":", Some(Kind::Forbidden)),
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 500\r\n\r\n", Some(Kind::Rejected)),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 500\r\n\r\n{\"error\":", Some(Kind::Unknown)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", Some(Kind::Unknown)),
+        (b"HTTP/1.1 2", Some(Kind::Unknown)),
+    ] {
+        let client = hasty(&realm(&raw_peer(bytes).await, secret_file("s")));
+        let outcome = client.unmap("u1", &role(), "realm-id").await;
+        assert_eq!(outcome.err().map(|error| error.kind()), kind, "{}", String::from_utf8_lossy(bytes));
     }
 }
 

@@ -125,6 +125,7 @@ pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
         identity: Identity::default(),
         service_accounts: Vec::new(),
         settle_time: None,
+        check_interval: None,
         allow_admin_roles: false,
     }
 }

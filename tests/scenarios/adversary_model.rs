@@ -75,6 +75,11 @@ impl<'a> Model<'a> {
         honest.into_iter()
     }
 
+    /// When the operator said that it was over; nothing while it has not. What somebody else wrote takes nothing away.
+    pub fn over(&self, history: &'a History) -> Option<u64> {
+        self.honest(history).find(|(_, version)| version.is_final()).map(|(_, version)| version.rv)
+    }
+
     /// Where the operator decided to give what a request asks for.
     pub fn activation(&self, history: &'a History) -> Option<usize> {
         let live = |version: &Version| matches!(version.phase(), "Activating" | "Active" | "Revoking");

@@ -4,12 +4,11 @@
 use crate::adversary_cast::{ADMIN, ALICE, LEA, MALLORY, NAMES, OPERATOR, ROB, ROBOT, SAM, STAGES, WRITERS};
 
 /// Whether somebody writes statuses while the admission policies are away, and with the operator's own account at any
-/// time. TO TURN IT ON: set this to `true` once the operator seals statuses (`status.seal`). It is off because without
-/// the seal such a status is believed, and the run fails, as it should.
+/// time.
 pub const FORGE_STATUS: bool = true;
 
 /// Whether somebody takes the operator's finalizer off while the admission policies are away, and with the operator's own
-/// account at any time. TO TURN IT ON: set this to `true` once a live request that vanishes is revoked all the same.
+/// account at any time.
 pub const TAKE_FINALIZERS: bool = true;
 
 /// A kind of write.

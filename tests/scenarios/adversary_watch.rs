@@ -175,7 +175,7 @@ impl Arena {
                     theirs && given.rv <= look.to && model.roles(&given.object).contains(&role)
                 };
                 let lends = |history: &History| {
-                    let over = history.over().is_some_and(|rv| rv < look.from);
+                    let over = model.over(history).is_some_and(|rv| rv < look.from);
                     let lost = history.gone.is_some_and(|(_, gone)| look.at.saturating_duration_since(gone) > OVERDUE);
                     let deadline =
                         history.versions.iter().rev().map(|version| part(&version.object, "/status/grant/deadline"));

@@ -119,12 +119,18 @@ impl Admin {
         Self::of(Stack { realm: "master".into(), ..Stack::load() })
     }
 
+    /// The same for another realm of the server.
+    pub fn of_realm(name: &str) -> Self {
+        Self::of(Stack { realm: name.into(), ..Stack::load() })
+    }
+
     fn of(stack: Stack) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let pem = fs::read(&stack.ca_file).expect("the stack's certificate authority");
         let http = reqwest::Client::builder()
             .tls_certs_only(Certificate::from_pem_bundle(&pem).expect("PEM"))
-            .timeout(Duration::from_secs(30))
+            // Making and deleting a realm on a busy machine takes long.
+            .timeout(Duration::from_secs(90))
             .build()
             .expect("HTTP client");
         Self { stack, http, token: Mutex::default(), made: Mutex::default() }
@@ -344,6 +350,49 @@ impl Admin {
         let id = self.find_client(client_id).await;
         self.made.lock().expect("lock").push(format!("clients/{id}"));
         App { id, client_id: client_id.into() }
+    }
+
+    // Realms
+
+    /// Makes this realm, with a client that has this secret and the operator's rights; one that is there already stays.
+    pub async fn make_realm(&self, client_id: &str, secret: &str) {
+        let rights = ["manage-users", "view-realm", "view-clients"];
+        // Making RSA keys is what takes long.
+        let key = |kind: &str| json!({"name": kind, "providerId": kind, "config": {"priority": ["100"]}});
+        let body = json!({
+            "realm": self.stack.realm, "enabled": true, "adminEventsEnabled": true, "defaultSignatureAlgorithm": "ES256",
+            "components": {"org.keycloak.keys.KeyProvider": [
+                key("ecdsa-generated"), key("hmac-generated"), key("aes-generated"),
+            ]},
+            "clients": [{
+                "clientId": client_id, "secret": secret, "publicClient": false, "serviceAccountsEnabled": true,
+                "standardFlowEnabled": false, "directAccessGrantsEnabled": false,
+            }],
+            "users": [{
+                "username": format!("service-account-{client_id}"), "enabled": true, "serviceAccountClientId": client_id,
+                "clientRoles": {"realm-management": rights},
+            }],
+        });
+        let url = format!("{}/admin/realms", self.stack.url);
+        let answer = self.http.post(&url).bearer_auth(self.session().await).json(&body).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        let status = answer.status();
+        assert!(status.is_success() || status == StatusCode::CONFLICT, "{status} {:?}", answer.text().await);
+        // The rights on it are in new tokens only.
+        *self.token.lock().expect("lock") = None;
+    }
+
+    /// Gives the realm another name; it is called so from now on.
+    pub async fn rename_realm(&mut self, name: &str) {
+        self.call(Method::PUT, "", Some(&json!({ "realm": name }))).await;
+        name.clone_into(&mut self.stack.realm);
+        *self.token.lock().expect("lock") = None;
+    }
+
+    /// Deletes the realm if it is there.
+    pub async fn delete_realm(&self) {
+        self.delete("").await;
+        *self.token.lock().expect("lock") = None;
     }
 
     // Tokens

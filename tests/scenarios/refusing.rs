@@ -317,7 +317,11 @@ async fn a_policy_that_cannot_be_acted_on_is_not_ready_with_the_reason() {
             "grant \"lift\": who is in",
         ),
         (good("power").realm_role("power", &power.name), "ReachesAdministration", "grant \"power\":"),
-        (good("totp").with("requiredActions", json!(["X"])), "NotSupported", "spec.requiredActions: not supported yet"),
+        (
+            good("totp").with("requiredActions", json!(["X"])),
+            "Invalid",
+            "spec.requiredActions[0]: \"X\" leaves no evidence",
+        ),
     ] {
         // when
         let policy = policy.create().await.unwrap();

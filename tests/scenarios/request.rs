@@ -9,6 +9,7 @@ use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
 
 use crate::{
+    keycloak_admin::unique,
     people::Person,
     world::{GLANCE, PATIENCE, World},
 };
@@ -17,7 +18,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Ask {
     world: World,
-    person: Person,
+    person: Option<Person>,
     namespace: String,
     name: String,
     annotations: Value,
@@ -37,7 +38,25 @@ pub struct Request {
 impl Ask {
     pub fn new(world: World, person: Person, name: String, policy: &str) -> Self {
         let spec = json!({"policyName": policy, "requester": person.username});
-        Self { namespace: world.namespace.clone(), world, person, name, annotations: json!({}), spec }
+        Self { namespace: world.namespace.clone(), world, person: Some(person), name, annotations: json!({}), spec }
+    }
+
+    /// A request of somebody who has not signed in; see [`Ask::create_with`].
+    pub fn of(world: &World, username: &str, policy: &str) -> Self {
+        let spec = json!({"policyName": policy, "requester": username});
+        let name = unique("fix");
+        Self {
+            namespace: world.namespace.clone(),
+            world: world.clone(),
+            person: None,
+            name,
+            annotations: json!({}),
+            spec,
+        }
+    }
+
+    async fn own_client(&self) -> Client {
+        self.person.as_ref().expect("somebody who can sign in").client().await
     }
 
     /// Sets any field of the spec, as `("notBefore", json!("…"))`; `null` leaves it out.
@@ -88,7 +107,7 @@ impl Ask {
 
     /// Sends it in the person's name; answers with what the API server says against it.
     pub async fn create(self) -> Result<Request, String> {
-        let client = self.person.client().await;
+        let client = self.own_client().await;
         self.create_with(&client).await
     }
 
@@ -117,7 +136,7 @@ impl Ask {
     /// Must be refused; answers with the API server's words. A new policy reaches admission a moment after it was
     /// written, so this asks by dry runs until it bites, and then for good.
     pub async fn refused(self) -> String {
-        let client = self.person.client().await;
+        let client = self.own_client().await;
         let begin = Instant::now();
         while self.send(&client, true).await.is_ok() {
             assert!(begin.elapsed() < PATIENCE, "not refused within {PATIENCE:?}: {}", self.manifest());

@@ -11,12 +11,12 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::{
-    browser::Browser,
     keycloak_admin::{App, Role, claims, unique},
     people::Person,
     policy::PolicyBuilder,
     realms::{PATIENT_CLIENT, PATIENT_LIFESPAN},
     request::Request,
+    sso::Browser,
     world::World,
 };
 

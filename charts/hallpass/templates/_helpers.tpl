@@ -61,6 +61,9 @@ realms:
   {{- if .allowAdminRoles }}
   allowAdminRoles: true
   {{- end }}
+  {{- with .checkInterval }}
+  checkInterval: {{ . | quote }}
+  {{- end }}
 {{- end }}
 {{- with .Values.release }}
 release: {{- toYaml . | nindent 2 }}

@@ -156,7 +156,9 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
                     failed = true;
                     failures.push(format!("{}: {why}", target.name));
                 }
-                OutcomeResult::Mapped
+                OutcomeResult::Refused(_)
+                | OutcomeResult::Asked
+                | OutcomeResult::Mapped
                 | OutcomeResult::Missing
                 | OutcomeResult::HandedOver
                 | OutcomeResult::SessionsEnded

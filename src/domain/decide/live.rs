@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Decision, Draft, Effect, Next, ending};
+use super::{Decision, Draft, Effect, Next, drift, ending};
 use crate::{
     api::{Phase, TargetState, TargetStatus},
     domain::{Outcome, OutcomeResult, conditions::Reason},
@@ -41,7 +41,9 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
                     OutcomeResult::Removed
                     | OutcomeResult::HandedOver
                     | OutcomeResult::SessionsEnded
-                    | OutcomeResult::SessionsLeft(_),
+                    | OutcomeResult::SessionsLeft(_)
+                    | OutcomeResult::Asked
+                    | OutcomeResult::Refused(_),
                     _,
                 ) => {}
             }
@@ -81,9 +83,8 @@ pub(super) fn active(mut draft: Draft<'_>) -> Decision {
         return ending::begin(draft, cause);
     }
     let Some(deadline) = draft.request.deadline() else { return ending::without_grant(draft) };
-    let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
     let effects = draft.finalizer();
-    draft.goes(Phase::Active, &reason, effects, Next::At(deadline))
+    drift::active(draft, deadline, effects)
 }
 
 impl Draft<'_> {

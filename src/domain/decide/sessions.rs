@@ -71,6 +71,8 @@ pub(super) fn end(mut draft: Draft<'_>, mut why: String) -> Result<(Draft<'_>, S
             | OutcomeResult::Removed
             | OutcomeResult::HandedOver
             | OutcomeResult::SessionsEnded
+            | OutcomeResult::Asked
+            | OutcomeResult::Refused(_)
             | OutcomeResult::Failed(_) => None,
         });
         let left: Vec<&str> = left.collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Decision, Draft, Effect, Next, ballot, earliest, ending, sessions};
+use super::{Decision, Draft, Effect, Next, ballot, earliest, ending, gate, sessions};
 use crate::{
     api::{self, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
@@ -118,6 +118,10 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
         return draft.counted(policy, &tally);
     }
     let draft = match draft.starts_once(tally.has_fresh_vote()) {
+        Ok(draft) => draft,
+        Err(decision) => return *decision,
+    };
+    let draft = match gate::pass(draft, policy) {
         Ok(draft) => draft,
         Err(decision) => return *decision,
     };
@@ -236,7 +240,7 @@ impl Draft<'_> {
         self.goes(phase, reason, Vec::new(), Next::Retry { until })
     }
 
-    fn keycloak_unavailable(self, why: &str) -> Decision {
+    pub(super) fn keycloak_unavailable(self, why: &str) -> Decision {
         let phase = self.request.phase().unwrap_or(Phase::Pending);
         self.waits(phase, &Reason::new("KeycloakUnavailable", why))
     }

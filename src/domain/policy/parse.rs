@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     super::{duration, hex, votes},
-    Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter,
+    Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, RequiredAction, Stage, Subject, Submitter,
 };
 use crate::api::{self, AtEnd};
 
@@ -53,11 +53,6 @@ impl Policy {
             allow_admin_roles,
         } = &policy.spec;
         let mut problems = Problems::default();
-        for (there, field) in [(!required_actions.is_empty(), "requiredActions")] {
-            if there {
-                problems.add(ProblemReason::NotSupported, format!("spec.{field}: not supported yet; remove it"));
-            }
-        }
         let at_end = sessions.as_ref().map(|api::Sessions { at_end }| *at_end).unwrap_or_default();
         let max_duration = problems.duration("spec.duration.max", &durations.max);
         let default_duration = match &durations.default {
@@ -89,6 +84,7 @@ impl Policy {
             timeout,
             at_end,
             allow_admin_roles: *allow_admin_roles,
+            required_actions: parse_actions(required_actions, &mut problems),
             rules: digest(&policy.spec),
         };
         if problems.0.is_empty() { Ok(parsed) } else { Err(problems.0) }
@@ -171,6 +167,25 @@ fn parse_submitters(
     parsed
 }
 
+/// Only what leaves something behind that can be looked at: that an action is not in the list any more proves nothing.
+fn parse_actions(names: &[String], problems: &mut Problems) -> Vec<RequiredAction> {
+    let mut actions = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let Some(action) = RequiredAction::parse(name) else {
+            let all = RequiredAction::ALL.map(RequiredAction::as_str).join(", ");
+            let message = format!(
+                "spec.requiredActions[{i}]: {name:?} leaves no evidence that can be checked; allowed are {all}, in these very letters"
+            );
+            problems.add(ProblemReason::Invalid, message);
+            continue;
+        };
+        if !actions.contains(&action) {
+            actions.push(action);
+        }
+    }
+    actions
+}
+
 fn parse_reason(reason: Option<&api::ReasonRule>, problems: &mut Problems) -> ReasonRule {
     let Some(api::ReasonRule { required, pattern, hint }) = reason else { return ReasonRule::default() };
     let pattern = pattern.as_deref().and_then(|pattern| match Regex::new(pattern) {
@@ -249,12 +264,12 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         requesters,
         submitters,
         approval,
+        required_actions,
         description: _,
         suspended: _,
         namespaces: _,
         duration: _,
         reason: _,
-        required_actions: _,
         sessions: _,
         allow_admin_roles,
     } = spec;
@@ -273,6 +288,10 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
     // Left out where it is not said, so that other policies keep their digest.
     if *allow_admin_roles {
         hash.update("allowAdminRoles");
+    }
+    // Policies without any keep the digest that they had before there were some.
+    if !required_actions.is_empty() {
+        hash.update(serde_json::to_vec(required_actions).unwrap_or_default());
     }
     hex(&hash.finalize())
 }
