@@ -79,7 +79,7 @@ pub struct Realm {
     pub settle_time: Option<String>,
     /// How often it is looked whether what is lent is still there, as `60s`, which is the default.
     pub check_interval: Option<String>,
-    /// Whether policies may reach Keycloak's own administration roles. Not supported yet.
+    /// Whether policies that say `allowAdminRoles` may reach Keycloak's own administration roles.
     #[serde(default)]
     pub allow_admin_roles: bool,
 }
@@ -254,7 +254,7 @@ impl Realm {
                 return Some((format!("serviceAccounts[{i}].username"), "must not be empty".into()));
             }
         }
-        self.allow_admin_roles.then(|| ("allowAdminRoles".into(), "true is not supported yet".into()))
+        None
     }
 }
 
@@ -305,7 +305,6 @@ mod tests {
                 &format!("{REALM}{}", REALM.trim_start_matches("realms:\n")),
                 vec!["realms[1].name", "\"prod\" is there twice"],
             ),
-            (&format!("{REALM}  allowAdminRoles: true\n"), vec!["realms[0].allowAdminRoles", "not supported yet"]),
             (
                 &format!("{REALM}  serviceAccounts: [{{serviceAccount: deployer, username: x}}]\n"),
                 vec!["serviceAccounts[0].serviceAccount", "namespace/name"],

@@ -27,6 +27,8 @@ mod properties;
 mod requests;
 #[path = "domain/rosters.rs"]
 mod rosters;
+#[path = "domain/sessions.rs"]
+mod sessions;
 #[path = "domain/settling.rs"]
 mod settling;
 #[path = "domain/simulator.rs"]

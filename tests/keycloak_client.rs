@@ -13,5 +13,7 @@ mod outages;
 mod peer;
 #[path = "keycloak_client/proofs.rs"]
 mod proofs;
+#[path = "keycloak_client/sessions.rs"]
+mod sessions;
 #[path = "keycloak_client/signing_in.rs"]
 mod signing_in;

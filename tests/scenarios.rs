@@ -5,6 +5,8 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/administration.rs"]
+mod administration;
 #[path = "scenarios/admission.rs"]
 mod admission;
 #[path = "scenarios/adversary.rs"]
@@ -103,6 +105,10 @@ mod restarts;
 mod sealing;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
+#[path = "scenarios/sessions.rs"]
+mod sessions;
+#[path = "scenarios/sso.rs"]
+mod sso;
 #[path = "scenarios/tampering.rs"]
 mod tampering;
 #[path = "scenarios/vanishing.rs"]

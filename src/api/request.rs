@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::AtEnd;
+
 /// An `AccessRequest` asks for what an `AccessPolicy` lends.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[kube(
@@ -365,9 +367,16 @@ pub struct GrantStatus {
     /// When the last mapping was proved gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
-    /// Reserved: when the last access token that may carry it has expired.
+    /// When the last access token that may carry it has expired. Left out if nothing was taken away, or if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub powerless_at: Option<Time>,
+    /// Which sessions of the subject end with the access, as the policy said when it began; left out for `Keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<AtEnd>,
+    /// How many seconds an access token of the realm lived at most when the access began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub token_lifespan: Option<i64>,
     /// What is mapped in Keycloak.
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

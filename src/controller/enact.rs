@@ -31,6 +31,8 @@ impl Context {
                     self.leadership.may_give().map_err(|error| Error::WriteRecord(error.into()))?;
                     self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
                 }
+                // They may take long: whoever is alone with the subject does not wait for them.
+                Effect::EndSessions { .. } => {}
                 Effect::AskForActions(actions) => outcomes.push(self.ask_for_actions(&request, actions).await),
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                     in_keycloak.push(self.in_keycloak(&request, effect, target));
@@ -85,6 +87,7 @@ impl Context {
             Effect::AddFinalizer
             | Effect::RemoveFinalizer
             | Effect::HandOver { .. }
+            | Effect::EndSessions { .. }
             | Effect::AskForActions(_)
             | Effect::Record { .. } => Err("about no target".into()),
         }

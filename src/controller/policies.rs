@@ -234,7 +234,7 @@ impl Context {
                     (groups, approvers)
                 };
                 let ((groups, approvers), grants, actions) =
-                    tokio::join!(people, realm.targets(&policy.grants), realm.required_actions(policy));
+                    tokio::join!(people, realm.targets(policy, &policy.grants), realm.required_actions(policy));
                 let mut grants = grants.err().unwrap_or_default();
                 grants.extend(actions.err());
                 (groups, grants, approvers)

@@ -69,7 +69,7 @@ impl Context {
             let named = self.named(&known).await?;
             let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
-            let _alone = self.locks.lock(subject.as_ref()).await;
+            let alone = self.locks.lock(subject.as_ref()).await;
             if self.index.is_done(request.metadata.uid.as_deref().unwrap_or_default()) {
                 return Ok(Wait(None));
             }
@@ -88,6 +88,8 @@ impl Context {
             let Some(step) = step else { continue };
             let Step { decision, recorded, outcomes: came_out } = step;
             outcomes = came_out;
+            drop(alone);
+            outcomes.extend(self.end_sessions(&recorded, &decision.effects).await);
             if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
                 return Ok(self.wait(&recorded, policy, decision.next));
             }

@@ -154,6 +154,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
             word,
             "Overdue"
                 | "RevocationFailed"
+                | "SessionsFailed"
                 | "MappingFailed"
                 | "KeycloakUnavailable"
                 | "AdmissionPoliciesNotInForce"

@@ -19,7 +19,7 @@ use crate::{
     api::{
         AccessPolicy, AccessRequest, AccessRequestStatus, GrantStatus, Phase, PinnedSubject, TargetState, TargetStatus,
     },
-    domain::{Lookup, Policy, Request, duration::whole_seconds},
+    domain::{self, Lookup, Policy, Request, duration::whole_seconds},
     guard::seal,
 };
 
@@ -107,6 +107,9 @@ impl Context {
             end_reason: None,
             ended_at: None,
             powerless_at: None,
+            // What the grants lead to is not looked at now.
+            sessions: domain::sessions_at_end(&policy, policy.allow_admin_roles),
+            token_lifespan: None,
             targets,
         };
         let subject =

@@ -9,6 +9,7 @@ mod ending;
 mod forged;
 mod gate;
 mod live;
+mod sessions;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -20,11 +21,13 @@ pub use drift::TAKEN_AWAY;
 pub use gate::is_open;
 
 use super::{
-    Guard, Observed, PolicyView, Request,
+    Guard, Observed, PolicyView, Request, Sessions,
     conditions::{self, Reason},
     duration::whole_seconds,
 };
 use crate::api::{AccessRequestStatus, Phase, TargetStatus};
+
+pub use sessions::{at_end as sessions_at_end, is_over};
 
 /// What is to be written, done, and when to look again.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +63,13 @@ pub enum Effect {
         /// UID of the request that takes over.
         to: String,
     },
+    /// End sessions of the subject, now that the access is gone. It may take long, and keeps nobody waiting.
+    EndSessions {
+        /// Which.
+        which: Sessions,
+        /// Names of the targets that are gone: its outcome says so again, in case that it cannot be read in the status.
+        removed: Vec<String>,
+    },
     /// Have Keycloak ask the subject for these required actions; the outcome is named [`REQUIRED_ACTIONS`].
     AskForActions(BTreeSet<String>),
     /// Put on record that a request starts without a fresh vote, so that the same does not start twice.
@@ -76,7 +86,11 @@ impl Effect {
     pub const fn is_about_keycloak(&self) -> bool {
         match self {
             Self::Map(_) | Self::Confirm(_) | Self::Unmap(_) | Self::HandOver { .. } => true,
-            Self::AddFinalizer | Self::RemoveFinalizer | Self::AskForActions(_) | Self::Record { .. } => false,
+            Self::AddFinalizer
+            | Self::RemoveFinalizer
+            | Self::AskForActions(_)
+            | Self::EndSessions { .. }
+            | Self::Record { .. } => false,
         }
     }
 }

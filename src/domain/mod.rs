@@ -20,12 +20,16 @@ pub mod votes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 
 pub use actions::{Account, Credential, RequiredAction, TERMS_ATTRIBUTE};
-pub use decide::{Decision, Effect, Needs, Next, REQUIRED_ACTIONS, TAKEN_AWAY, decide, is_ending, is_open, needs};
+pub use decide::{
+    Decision, Effect, Needs, Next, REQUIRED_ACTIONS, TAKEN_AWAY, decide, is_ending, is_open, is_over, needs,
+    sessions_at_end,
+};
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
 pub use request::{Forged, Instead, Request, Signal, SignalKind};
 pub use rosters::{Directory, Members, Rosters};
@@ -64,6 +68,9 @@ pub struct Observed {
     pub missing: Option<Vec<Missing>>,
     /// Why the access is given up without proof that it is gone, if the operator's configuration says so.
     pub released: Option<String>,
+    /// How long an access token lives at most, if it was asked: at activation, and once nothing is left. The error says why
+    /// that is not known.
+    pub token_lifespan: Option<Result<Duration, String>>,
     /// What became of the effects of the decision before.
     pub outcomes: Vec<Outcome>,
     /// A fresh random word, for a new ballot.
@@ -161,6 +168,17 @@ pub struct Resolved {
     pub display: String,
     /// Whether the subject has it directly.
     pub mapped: bool,
+    /// Whether it leads to Keycloak's own administration.
+    pub administers: bool,
+}
+
+/// Which sessions of a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// All.
+    All,
+    /// Those in which one of these clients (ids) takes part.
+    OfClients(BTreeSet<String>),
 }
 
 /// Why the grants could not be resolved.
@@ -201,6 +219,10 @@ pub enum OutcomeResult {
     Removed,
     /// Another request took it over.
     HandedOver,
+    /// The sessions are ended. It is about no target.
+    SessionsEnded,
+    /// Not all of them are, for this reason.
+    SessionsLeft(String),
     /// Keycloak asks the subject for required actions at the next sign-in.
     Asked,
     /// Keycloak refuses, and will again, for this reason.

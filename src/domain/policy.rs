@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use regex::Regex;
 
 use super::{Person, RequiredAction};
-use crate::api;
+use crate::api::{self, AtEnd};
 
 /// The group that everybody is in who leads to a Keycloak user.
 pub const EVERYBODY: &str = "system:authenticated";
@@ -43,6 +43,10 @@ pub struct Policy {
     pub approval: Approval,
     /// A request that nobody decided for this long is `TimedOut`.
     pub timeout: Duration,
+    /// What happens to the subject's sessions when the access ends.
+    pub at_end: AtEnd,
+    /// Whether grants may lead to Keycloak's own administration, as far as the policy goes.
+    pub allow_admin_roles: bool,
     /// What the subject must have done in Keycloak before anything is mapped.
     pub required_actions: Vec<RequiredAction>,
     /// Digest of what is voted on: realm, grants, requesters, submitters, approval, required actions.

@@ -10,7 +10,7 @@ use super::*;
 use crate::api::AccessRequest;
 
 /// Fields that steer nothing: what is said about the request, and the seal itself.
-const NOT_SEALED: [&str; 4] = ["/observedGeneration", "/grants", "/endsAt", "/seal"];
+const NOT_SEALED: [&str; 5] = ["/observedGeneration", "/grants", "/endsAt", "/grant/tokenLifespan", "/seal"];
 
 fn keys(ids: &[&str]) -> Keys {
     let mut keys = Keys::default();
@@ -47,6 +47,7 @@ fn full() -> Value {
         "grant": {
             "startsAt": "2026-11-23T12:00:00Z", "deadline": "2026-11-23T13:00:00Z", "endReason": "Ended",
             "endedAt": "2026-11-23T12:30:00Z", "powerlessAt": "2026-11-23T12:35:00Z",
+            "sessions": "EndAll", "tokenLifespan": 300,
             "targets": [target("admin"), target("debug")],
         },
         "fence": "f1", "seal": "v1.k1.00",
@@ -84,6 +85,7 @@ fn another(at: &str, old: &Value) -> Value {
         ("phase", _) => json!("Approved"),
         ("decision", _) => json!("Deny"),
         ("endReason", _) => json!("Deleted"),
+        ("sessions", _) => json!("EndClientSessions"),
         ("type", _) => json!("Group"),
         ("state", _) => json!("Kept"),
         (_, Value::Bool(old)) => json!(!old),

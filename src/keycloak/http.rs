@@ -45,6 +45,8 @@ pub(super) enum Time {
     PerRead,
     /// All that a write needs, reads included, ends here: after it nothing of ours is on its way any more.
     Until(Instant),
+    /// The same for what may take long and gives nothing: it has places of its own, so that nothing waits behind it.
+    Slowly(Instant),
 }
 
 /// What to send.
@@ -85,6 +87,8 @@ pub(super) struct Transport {
     /// Client whose roles are the rights of the Admin API.
     pub(super) admin_client: &'static str,
     pub(super) permits: Semaphore,
+    /// For calls that may take long.
+    pub(super) slow_permits: Semaphore,
     pub(super) circuit: Circuit,
     pub(super) limits: Limits,
     pub(super) observer: Arc<dyn Observer>,
@@ -95,6 +99,11 @@ impl Transport {
     /// The present moment plus the limit of a write.
     pub(super) fn write_deadline(&self) -> Time {
         Time::Until(Instant::now() + self.limits.write)
+    }
+
+    /// The present moment plus the limit of a call that may take long.
+    pub(super) fn slow_deadline(&self) -> Time {
+        Time::Slowly(Instant::now() + self.limits.sessions)
     }
 
     /// Reads one JSON document.
@@ -166,9 +175,9 @@ impl Transport {
         let started = Instant::now();
         let deadline = match time {
             Time::PerRead => started + self.limits.read,
-            Time::Until(deadline) => deadline,
+            Time::Until(deadline) | Time::Slowly(deadline) => deadline,
         };
-        let outcome = self.answer(request, deadline).await;
+        let outcome = self.answer(request, time, deadline).await;
         let result = outcome.as_ref().map_or_else(Error::category, |_| "Ok");
         let seconds = started.elapsed().as_secs_f64();
         self.observer.call(request.endpoint.label, result, seconds);
@@ -176,15 +185,22 @@ impl Transport {
         outcome
     }
 
-    async fn answer(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Error> {
+    async fn answer(&self, request: &Request, time: Time, deadline: Instant) -> Result<Vec<u8>, Error> {
         self.admit(deadline).await?;
-        let permit = timeout_at(deadline, self.permits.acquire()).await;
+        let permits = match time {
+            Time::PerRead | Time::Until(_) => &self.permits,
+            Time::Slowly(_) => &self.slow_permits,
+        };
+        let permit = timeout_at(deadline, permits.acquire()).await;
         let _permit = permit.map_err(|_| request.error(Kind::NotSent, "no time left: every connection was busy"))?;
         // Those who had the connections may have found out meanwhile that nobody answers.
         self.admit(deadline).await?;
         let began = Instant::now();
         let outcome = self.ask(request, deadline).await;
-        self.circuit.learn(&outcome, began);
+        // What takes long by itself says nothing of the server.
+        if outcome.is_ok() || !matches!(time, Time::Slowly(_)) {
+            self.circuit.learn(&outcome, began);
+        }
         outcome
     }
 

@@ -11,9 +11,11 @@ mod error;
 mod events;
 mod holders;
 mod http;
+mod lifespans;
 mod mapping;
 mod path;
 mod rights;
+mod sessions;
 mod targets;
 mod token;
 mod types;
@@ -34,6 +36,7 @@ use tokio::{
 };
 
 pub use error::{Error, Kind};
+pub use sessions::Sessions;
 pub use types::{
     Account, Change, ClientRole, Container, Credential, Deed, Group, MissingRight, RealmInfo, Removal, Role, Target,
     User,
@@ -47,6 +50,9 @@ use token::{Slot, Tokens};
 
 /// More connections do not make Keycloak faster: 8 gave 350 mappings a second, 32 gave 300.
 const CONCURRENCY: usize = 8;
+
+/// So many users' sessions are ended at a time: Keycloak tells clients of it meanwhile, which may hang.
+const SLOW_CONCURRENCY: usize = 4;
 
 /// Connecting and the TLS handshake; a failure here is known not to have been sent.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -62,11 +68,13 @@ pub struct Limits {
     pub write: Duration,
     /// One read. A method that needs several has this for each.
     pub read: Duration,
+    /// One call that ends sessions. Keycloak tells the clients one after another within it.
+    pub sessions: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { write: Duration::from_secs(4), read: Duration::from_secs(10) }
+        Self { write: Duration::from_secs(4), read: Duration::from_secs(10), sessions: Duration::from_secs(30) }
     }
 }
 
@@ -173,6 +181,7 @@ impl Client {
             base,
             admin_client,
             permits: Semaphore::new(CONCURRENCY),
+            slow_permits: Semaphore::new(SLOW_CONCURRENCY),
             circuit: Circuit::default(),
             limits,
             observer,
@@ -191,21 +200,25 @@ impl Client {
         #[serde(rename_all = "camelCase")]
         struct Realm {
             id: Option<String>,
-            access_token_lifespan: Option<u64>,
-            access_token_lifespan_for_implicit_flow: Option<u64>,
+            access_token_lifespan: Option<i64>,
+            access_token_lifespan_for_implicit_flow: Option<i64>,
+            sso_session_max_lifespan: Option<u64>,
+            sso_session_max_lifespan_remember_me: Option<u64>,
         }
         let realm: Realm = self.0.read(REALM, Path::default(), time).await?;
         let (Some(id), Some(life)) = (realm.id, realm.access_token_lifespan) else {
             return Err(self.forbidden(REALM));
         };
-        let access_token_lifespan = Duration::from_secs(life);
-        Ok(RealmInfo {
+        let longest_session = realm.sso_session_max_lifespan.max(realm.sso_session_max_lifespan_remember_me);
+        let mut info = RealmInfo {
             id,
-            access_token_lifespan,
-            implicit_token_lifespan: realm
-                .access_token_lifespan_for_implicit_flow
-                .map_or(access_token_lifespan, Duration::from_secs),
-        })
+            access_token_lifespan: Duration::ZERO,
+            implicit_token_lifespan: Duration::ZERO,
+            longest_session: Duration::from_secs(longest_session.unwrap_or_default()),
+        };
+        info.access_token_lifespan = info.lifespan(life);
+        info.implicit_token_lifespan = info.lifespan(realm.access_token_lifespan_for_implicit_flow.unwrap_or(life));
+        Ok(info)
     }
 
     /// How many seconds Keycloak's clock is ahead of ours now (negative: behind), as far as the last sign-in tells; `None`

@@ -17,6 +17,15 @@ pub struct RealmInfo {
     pub access_token_lifespan: Duration,
     /// The same for the implicit flow.
     pub implicit_token_lifespan: Duration,
+    /// How long a session lasts at most; offline sessions may last longer.
+    pub longest_session: Duration,
+}
+
+impl RealmInfo {
+    /// A token's lifespan as it is configured: -1 means until the session's longest life is over.
+    pub(super) fn lifespan(&self, seconds: i64) -> Duration {
+        u64::try_from(seconds).map_or(self.longest_session, Duration::from_secs)
+    }
 }
 
 /// A user.

@@ -90,6 +90,20 @@ impl PolicyBuilder {
         self.0.spec.reason = Some(api::ReasonRule { required: true, pattern, hint });
         self
     }
+    /// Lends roles of clients in the place of its grants: a grant's name, and the client's.
+    pub fn client_roles(mut self, grants: &[(&str, &str)]) -> Self {
+        let role = |(name, client): &(&str, &str)| api::Grant {
+            name: (*name).into(),
+            client_role: Some(api::ClientRole { client: (*client).into(), role: (*name).into() }),
+            ..api::Grant::default()
+        };
+        self.0.spec.grants = grants.iter().map(role).collect();
+        self
+    }
+    pub fn at_end(mut self, at_end: api::AtEnd) -> Self {
+        self.0.spec.sessions = Some(api::Sessions { at_end });
+        self
+    }
     /// Deleted and made anew.
     pub fn made_anew(mut self) -> Self {
         self.0.metadata.uid = Some("another policy".into());

@@ -2,8 +2,8 @@
 
 use hallpass::{
     api::{
-        self, AccessRequest, EndReason, GrantStatus, Phase, PolicyPin, TargetState, TargetStatus, TargetType, Vote,
-        VoteDecision,
+        self, AccessRequest, AtEnd, EndReason, GrantStatus, Phase, PolicyPin, TargetState, TargetStatus, TargetType,
+        Vote, VoteDecision,
     },
     domain::{Forged, Instead, Request},
 };
@@ -178,6 +178,8 @@ impl RequestBuilder {
             end_reason: None,
             ended_at: None,
             powerless_at: None,
+            sessions: None,
+            token_lifespan: None,
             targets: targets.to_vec(),
         });
         self.with_finalizer()
@@ -196,6 +198,13 @@ impl RequestBuilder {
             grant.end_reason = Some(cause);
         }
         request
+    }
+    /// What was recorded at activation: which sessions end, and how long tokens lived.
+    pub fn recorded_at_activation(mut self, sessions: Option<AtEnd>, token_lifespan: Option<i64>) -> Self {
+        if let Some(grant) = &mut self.status().grant {
+            (grant.sessions, grant.token_lifespan) = (sessions, token_lifespan);
+        }
+        self
     }
     pub fn until(mut self, seconds: i64) -> Self {
         if let Some(grant) = &mut self.status().grant {

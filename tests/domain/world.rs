@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
         Account, Decision, Directory, Effect, Guard, Lookup, Missing, Needs, Next, Observed, Outcome, OutcomeResult,
-        People, Person, Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record,
-        needs,
+        People, Person, Policy, PolicyView, Request, Resolved, Rosters, Sessions, TargetsError, decide,
+        delegation::Record, is_over, needs,
     },
 };
 use jiff::Timestamp;
@@ -53,6 +54,10 @@ pub struct World {
     pub people: People,
     pub rosters: Option<Arc<Rosters>>,
     pub realm_id: &'static str,
+    /// Whether the grants lead to Keycloak's administration, which is allowed.
+    pub administers: bool,
+    /// How long tokens live, or why nobody knows.
+    pub lifespan: Result<Duration, String>,
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
     pub targets_error: Option<TargetsError>,
@@ -90,6 +95,8 @@ pub fn world(policy: &PolicyBuilder) -> World {
         ]),
         rosters: None,
         realm_id: "realm",
+        administers: false,
+        lifespan: Ok(Duration::from_mins(5)),
         mapped: BTreeSet::new(),
         targets_error: None,
         account: Account::default(),
@@ -218,6 +225,7 @@ impl World {
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
+            token_lifespan: (targets || is_over(request, &self.outcomes, self.now)).then(|| self.lifespan.clone()),
             travelling: self.travelling.clone(),
             missing: self.missing.clone(),
             released: self.released.clone(),
@@ -232,7 +240,8 @@ impl World {
         }
         let resolved = policy.wanted(&request.grants).map(|grant| {
             let TargetStatus { name, type_, id, client, display, .. } = ours(&grant.name);
-            Resolved { mapped: self.mapped.contains(&name), grant: name, type_, id, client, display }
+            let (mapped, administers) = (self.mapped.contains(&name), self.administers);
+            Resolved { mapped, administers, grant: name, type_, id, client, display }
         });
         Ok(resolved.collect())
     }
@@ -359,6 +368,13 @@ pub fn words(effect: &Effect) -> String {
         Effect::Confirm(target) => format!("confirm {}", target.name),
         Effect::Unmap(target) => format!("unmap {}", target.name),
         Effect::HandOver { target, to } => format!("hand {} over to {to}", target.name),
+        Effect::EndSessions { which: Sessions::All, removed } => {
+            format!("end all sessions after {}", removed.join(" "))
+        }
+        Effect::EndSessions { which: Sessions::OfClients(clients), removed } => {
+            let clients: Vec<_> = clients.iter().map(String::as_str).collect();
+            format!("end sessions of {} after {}", clients.join(" "), removed.join(" "))
+        }
         Effect::AskForActions(actions) => {
             format!("ask for {}", actions.iter().cloned().collect::<Vec<_>>().join(", "))
         }

@@ -131,7 +131,11 @@ pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
 }
 
 pub(crate) fn hasty(realm: &Realm) -> Client {
-    let limits = Limits { write: Duration::from_millis(400), read: Duration::from_millis(400) };
+    let limits = Limits {
+        write: Duration::from_millis(400),
+        read: Duration::from_millis(400),
+        sessions: Duration::from_millis(400),
+    };
     Client::with(realm, Options { limits, ..Options::default() }).expect("valid configuration")
 }
 

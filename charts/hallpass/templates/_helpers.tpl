@@ -58,6 +58,9 @@ realms:
   {{- with .settleTime }}
   settleTime: {{ . | quote }}
   {{- end }}
+  {{- if .allowAdminRoles }}
+  allowAdminRoles: true
+  {{- end }}
   {{- with .checkInterval }}
   checkInterval: {{ . | quote }}
   {{- end }}

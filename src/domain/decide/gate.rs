@@ -111,7 +111,9 @@ fn waits(draft: Draft<'_>, policy: &Policy, account: &Account, open: &[RequiredA
             | OutcomeResult::Mapped
             | OutcomeResult::Missing
             | OutcomeResult::Removed
-            | OutcomeResult::HandedOver => {}
+            | OutcomeResult::HandedOver
+            | OutcomeResult::SessionsEnded
+            | OutcomeResult::SessionsLeft(_) => {}
         }
     }
     let missing = open.iter().map(ToString::to_string).filter(|action| !account.pending.contains(action));

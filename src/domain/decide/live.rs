@@ -40,6 +40,8 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
                 (
                     OutcomeResult::Removed
                     | OutcomeResult::HandedOver
+                    | OutcomeResult::SessionsEnded
+                    | OutcomeResult::SessionsLeft(_)
                     | OutcomeResult::Asked
                     | OutcomeResult::Refused(_),
                     _,

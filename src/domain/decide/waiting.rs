@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Decision, Draft, Effect, Next, ballot, earliest, ending, gate};
+use super::{Decision, Draft, Effect, Next, ballot, earliest, ending, gate, sessions};
 use crate::{
     api::{self, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
@@ -371,6 +371,7 @@ impl Draft<'_> {
         let starts_at = whole_seconds(self.now);
         let ends = later(starts_at, self.request.duration.unwrap_or(policy.default_duration));
         let deadline = earliest([Some(ends), self.request.not_after.map(whole_seconds)]).unwrap_or(ends);
+        let sessions = sessions::at_end(policy, targets.iter().any(|target| target.administers));
         let targets: Vec<TargetStatus> = targets.iter().map(|target| self.intended(target)).collect();
         let effects = super::live::effects_for(&targets);
         self.status.ends_at = Some(deadline.to_string());
@@ -380,6 +381,8 @@ impl Draft<'_> {
             end_reason: None,
             ended_at: None,
             powerless_at: None,
+            sessions,
+            token_lifespan: sessions::asked_lifespan(self.observed),
             targets,
         });
         self.goes(Phase::Activating, &Reason::new("Activating", "the access is being put in place"), effects, Next::Now)
