@@ -130,6 +130,7 @@ current-context: admin
   identity: {usernamePrefix: "oidc:", match: username, groupPrefix: "oidc:"}
   # Far less than Keycloak needs, so that tests need not wait: nothing here is lost on a network for minutes.
   settleTime: 4s
+  checkInterval: 3s
 {{end}}
 
 {{define "hallpass.yaml"}}{{template "realms" .}}{{end}}

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::leader::Times;
+
 /// Just-in-time access in Keycloak, asked for and approved in Kubernetes.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
@@ -18,6 +20,8 @@ pub struct Arguments {
 pub enum Command {
     /// Run the operator.
     Run(Run),
+    /// Read, and change nothing.
+    Report(Report),
 }
 
 /// Flags of `run`.
@@ -29,9 +33,52 @@ pub struct Run {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// How long the lease lasts that says who leads, of all that run at once: from 3s to 10m. After this long without a sign of
+    /// the leader another one takes over. Shorter is quicker, and asks more of the API server.
+    #[arg(long, value_name = "DURATION", default_value = "15s", env = "HALLPASS_LEASE_DURATION", value_parser = Times::parse)]
+    pub lease_duration: Times,
     /// How log lines are written. What is logged is set by the variable `RUST_LOG`, as in `hallpass=debug`.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub struct Report {
+    /// What to report.
+    #[command(subcommand)]
+    pub what: Topic,
+}
+
+/// What can be reported.
+#[derive(Debug, Subcommand)]
+pub enum Topic {
+    /// Who has directly what policies can lend, without a live request that lent it.
+    ///
+    /// Only what is mapped to a user itself: what comes through parent groups, composite roles or default roles is not
+    /// shown. Policies and requests are read as KUBECONFIG says, of all namespaces; Keycloak is read as the realms' clients.
+    /// Exits with 0 if everything was looked at, with 3 if not (it says what is missing), with 1 if there is no report.
+    Standing(Standing),
+}
+
+/// Flags of `report standing`.
+#[derive(Args, Debug)]
+pub struct Standing {
+    /// The realms file (YAML), as for `run`.
+    #[arg(long, value_name = "FILE", env = "HALLPASS_CONFIG")]
+    pub config: PathBuf,
+    /// How it is written.
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
 }
 
 /// How log lines are written.

@@ -13,6 +13,9 @@ use thiserror::Error;
 
 use crate::domain::{Request, duration};
 
+/// Default of `realms[].checkInterval`.
+const CHECK_INTERVAL: Duration = Duration::from_mins(1);
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,7 +77,9 @@ pub struct Realm {
     /// Keycloak's limit of a transaction. If left out, the first is taken from the token and the second is 5m, Keycloak's
     /// default.
     pub settle_time: Option<String>,
-    /// Whether policies may reach Keycloak's own administration roles. Not supported yet.
+    /// How often it is looked whether what is lent is still there, as `60s`, which is the default.
+    pub check_interval: Option<String>,
+    /// Whether policies that say `allowAdminRoles` may reach Keycloak's own administration roles.
     #[serde(default)]
     pub allow_admin_roles: bool,
 }
@@ -210,6 +215,11 @@ impl Realm {
         self.settle_time.as_deref().and_then(duration::parse)
     }
 
+    /// How often it is looked whether what is lent is still there.
+    pub fn checking_interval(&self) -> Duration {
+        self.check_interval.as_deref().and_then(duration::parse).unwrap_or(CHECK_INTERVAL)
+    }
+
     fn problem(&self) -> Option<(String, String)> {
         let empty = [("name", &self.name), ("realm", &self.realm), ("auth.clientId", &self.auth.client_id)];
         if let Some((key, _)) = empty.into_iter().find(|(_, value)| value.trim().is_empty()) {
@@ -230,6 +240,11 @@ impl Realm {
         if let (Some(text), None) = (&self.settle_time, self.settling_time()) {
             return Some(("settleTime".into(), format!("{text:?} must be a duration, as 90s or 6m")));
         }
+        if let Some(text) = &self.check_interval
+            && duration::parse(text).is_none_or(|interval| interval.is_zero())
+        {
+            return Some(("checkInterval".into(), format!("{text:?} must be a duration, as 60s or 5m")));
+        }
         for (i, account) in self.service_accounts.iter().enumerate() {
             if account.service_account.split('/').filter(|part| !part.is_empty()).count() != 2 {
                 let problem = format!("{:?} must be namespace/name", account.service_account);
@@ -239,7 +254,7 @@ impl Realm {
                 return Some((format!("serviceAccounts[{i}].username"), "must not be empty".into()));
             }
         }
-        self.allow_admin_roles.then(|| ("allowAdminRoles".into(), "true is not supported yet".into()))
+        None
     }
 }
 
@@ -290,7 +305,6 @@ mod tests {
                 &format!("{REALM}{}", REALM.trim_start_matches("realms:\n")),
                 vec!["realms[1].name", "\"prod\" is there twice"],
             ),
-            (&format!("{REALM}  allowAdminRoles: true\n"), vec!["realms[0].allowAdminRoles", "not supported yet"]),
             (
                 &format!("{REALM}  serviceAccounts: [{{serviceAccount: deployer, username: x}}]\n"),
                 vec!["serviceAccounts[0].serviceAccount", "namespace/name"],

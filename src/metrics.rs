@@ -21,8 +21,11 @@ pub struct Metrics {
     in_force: Gauge,
     forged: Counter,
     vanished: Counter,
+    given_again: Counter,
+    taken_away: Gauge,
     older_key: Gauge,
     realms: Family<OfRealm, Gauge>,
+    leader: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -56,12 +59,16 @@ pub struct Snapshot {
     pub phases: Vec<Phase>,
     /// Requests whose access should have been gone ten seconds ago.
     pub overdue: usize,
+    /// Live requests that lack something, because somebody took it away.
+    pub taken_away: usize,
     /// Whether the admission policies are in force.
     pub in_force: bool,
     /// Whether the operator can work in each realm.
     pub realms: Vec<(String, bool)>,
     /// Requests whose status carries the seal of an older key.
     pub older_key: usize,
+    /// Whether this process leads.
+    pub leader: bool,
 }
 
 fn call_histogram() -> Histogram {
@@ -99,15 +106,44 @@ impl Default for Metrics {
             "Live requests that disappeared before their access was taken away",
             vanished.clone(),
         );
+        let given_again = Counter::default();
+        registry.register(
+            "given_again",
+            "What somebody else gave again after the access had ended",
+            given_again.clone(),
+        );
+        let taken_away = Gauge::default();
+        registry.register(
+            "taken_away_requests",
+            "Active AccessRequests of which somebody else has taken something away",
+            taken_away.clone(),
+        );
         let older_key = Gauge::default();
         registry.register(
             "seals_with_older_key",
             "AccessRequests whose status carries the seal of an older key",
             older_key.clone(),
         );
+        let leader = Gauge::default();
+        registry.register("leader", "1 while this process leads", leader.clone());
         let realms = Family::default();
         registry.register("realm_ready", "1 while the operator can work in the realm", realms.clone());
-        Self { registry, reconciles, calls, lag, requests, overdue, in_force, forged, vanished, older_key, realms }
+        Self {
+            registry,
+            reconciles,
+            calls,
+            lag,
+            requests,
+            overdue,
+            in_force,
+            forged,
+            vanished,
+            given_again,
+            taken_away,
+            older_key,
+            realms,
+            leader,
+        }
     }
 }
 
@@ -128,6 +164,11 @@ impl Metrics {
         self.vanished.inc();
     }
 
+    /// Somebody gave again what had ended.
+    pub fn given_again(&self) {
+        self.given_again.inc();
+    }
+
     /// Access whose time was up is gone, this long after its deadline.
     pub fn expired(&self, lag: Duration) {
         self.lag.observe(lag.as_secs_f64());
@@ -141,11 +182,13 @@ impl Metrics {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.overdue.set(i64::try_from(snapshot.overdue).unwrap_or(i64::MAX));
+        self.taken_away.set(i64::try_from(snapshot.taken_away).unwrap_or(i64::MAX));
         self.in_force.set(i64::from(snapshot.in_force));
         self.older_key.set(i64::try_from(snapshot.older_key).unwrap_or(i64::MAX));
         for (realm, ready) in &snapshot.realms {
             self.realms.get_or_create(&OfRealm { realm: realm.clone() }).set(i64::from(*ready));
         }
+        self.leader.set(i64::from(snapshot.leader));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

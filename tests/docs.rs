@@ -114,7 +114,8 @@ fn every_field_is_documented() {
 fn every_phase_and_reason_is_documented_and_no_other() {
     let word = r#""([A-Z][a-z]+(?:[A-Z][a-z]+)*)""#;
     let mut of_requests = BTreeSet::new();
-    let files = ["", "/waiting", "/live", "/ending", "/forged"].map(|file| format!("domain/decide{file}.rs"));
+    let files = ["", "/waiting", "/gate", "/drift", "/live", "/ending", "/sessions", "/forged"]
+        .map(|file| format!("domain/decide{file}.rs"));
     for file in files {
         of_requests.extend(all(word, &read(Path::new("src").join(file))));
     }
@@ -146,7 +147,8 @@ fn every_metric_is_documented_and_no_other() {
     let metrics = Metrics::default();
     metrics.reconciled("request", "");
     metrics.call("users", "Ok", 0.1);
-    let text = metrics.text(&Snapshot::default()).expect("metrics");
+    let snapshot = Snapshot { realms: vec![("prod".into(), true)], ..Snapshot::default() };
+    let text = metrics.text(&snapshot).expect("metrics");
     let mut real = BTreeSet::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').expect("a name and a type");
@@ -174,6 +176,17 @@ fn every_flag_and_variable_is_documented_and_no_other() {
     assert_eq!(all(r"(?m)^\| `--([a-z-]+)`", &text), long, "docs/configuration.md (left) and the flags (right)");
     for variable in variables {
         assert!(text.contains(&format!("| `{variable}` |")), "docs/configuration.md: {variable}");
+    }
+}
+
+#[test]
+fn every_flag_of_the_report_is_documented() {
+    let text = read("docs/standing.md");
+    let command = Arguments::command();
+    let report = command.find_subcommand("report").and_then(|report| report.find_subcommand("standing"));
+    for flag in report.expect("report standing").get_arguments().filter(|flag| flag.get_id() != "help") {
+        let name = flag.get_long().expect("a long name");
+        assert!(text.contains(&format!("| `--{name}`")), "docs/standing.md: --{name}");
     }
 }
 

@@ -7,12 +7,16 @@ mod activation;
 mod asking;
 #[path = "domain/delegation.rs"]
 mod delegation;
+#[path = "domain/drift.rs"]
+mod drift;
 #[path = "domain/ending.rs"]
 mod ending;
 #[path = "domain/events.rs"]
 mod events;
 #[path = "domain/forged.rs"]
 mod forged;
+#[path = "domain/gate.rs"]
+mod gate;
 #[path = "domain/life.rs"]
 mod life;
 #[path = "domain/policies.rs"]
@@ -23,6 +27,8 @@ mod properties;
 mod requests;
 #[path = "domain/rosters.rs"]
 mod rosters;
+#[path = "domain/sessions.rs"]
+mod sessions;
 #[path = "domain/settling.rs"]
 mod settling;
 #[path = "domain/simulator.rs"]

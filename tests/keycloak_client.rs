@@ -3,6 +3,8 @@
 
 #[path = "keycloak_client/answers.rs"]
 mod answers;
+#[path = "keycloak_client/asking.rs"]
+mod asking;
 #[path = "keycloak_client/looking_up.rs"]
 mod looking_up;
 #[path = "keycloak_client/outages.rs"]
@@ -11,5 +13,7 @@ mod outages;
 mod peer;
 #[path = "keycloak_client/proofs.rs"]
 mod proofs;
+#[path = "keycloak_client/sessions.rs"]
+mod sessions;
 #[path = "keycloak_client/signing_in.rs"]
 mod signing_in;

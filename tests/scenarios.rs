@@ -5,6 +5,8 @@
 
 #[path = "scenarios/accounts.rs"]
 mod accounts;
+#[path = "scenarios/administration.rs"]
+mod administration;
 #[path = "scenarios/admission.rs"]
 mod admission;
 #[path = "scenarios/adversary.rs"]
@@ -39,10 +41,16 @@ mod attacks_holding;
 mod attacks_voting;
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
+#[path = "scenarios/browser.rs"]
+mod browser;
 #[path = "scenarios/chart.rs"]
 mod chart;
+#[path = "scenarios/clocks.rs"]
+mod clocks;
 #[path = "scenarios/docs.rs"]
 mod docs;
+#[path = "scenarios/drift.rs"]
+mod drift;
 #[path = "scenarios/ending.rs"]
 mod ending;
 #[path = "scenarios/ending_overlaps.rs"]
@@ -67,8 +75,12 @@ mod identity;
 mod keycloak;
 #[path = "scenarios/keycloak_admin.rs"]
 mod keycloak_admin;
+#[path = "scenarios/leading.rs"]
+mod leading;
 #[path = "scenarios/many_ends.rs"]
 mod many_ends;
+#[path = "scenarios/operators.rs"]
+mod operators;
 #[path = "scenarios/outage.rs"]
 mod outage;
 #[path = "scenarios/people.rs"]
@@ -85,12 +97,18 @@ mod releasing;
 mod report;
 #[path = "scenarios/request.rs"]
 mod request;
+#[path = "scenarios/required_actions.rs"]
+mod required_actions;
 #[path = "scenarios/restarts.rs"]
 mod restarts;
 #[path = "scenarios/sealing.rs"]
 mod sealing;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
+#[path = "scenarios/sessions.rs"]
+mod sessions;
+#[path = "scenarios/sso.rs"]
+mod sso;
 #[path = "scenarios/tampering.rs"]
 mod tampering;
 #[path = "scenarios/vanishing.rs"]

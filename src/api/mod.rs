@@ -30,5 +30,7 @@ pub const MAX_STAGE: usize = 40;
 pub const MAX_WHY: usize = 1024;
 /// Longest `status.approvedBy`, in characters.
 pub const MAX_APPROVED_BY: usize = 32768;
+/// Longest text that says what proves that a required action was done, in characters.
+pub const MAX_EVIDENCE: usize = 256;
 /// Most votes in `status.votes`.
 pub const MAX_VOTES: usize = 64;

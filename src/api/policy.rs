@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
     .message("name at least one stage, or say automatic: true, and not both").field_path(".approval"))]
 #[x_kube(validation = Rule::new("!has(self.submitters) || self.submitters.all(s, !has(s.preApproves) || s.preApproves.all(p, has(self.approval) && has(self.approval.stages) && self.approval.stages.exists(t, t.name == p)))")
     .message("preApproves must name stages of approval.stages").field_path(".submitters"))]
+#[x_kube(validation = Rule::new("self.?sessions.?atEnd.orValue('Keep') != 'EndClientSessions' || self.grants.all(g, has(g.clientRole))")
+    .message("EndClientSessions needs grants that are all client roles; otherwise say EndAll or Keep").field_path(".sessions.atEnd"))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessPolicySpec {
     /// For people: what this policy is for.
@@ -64,7 +66,7 @@ pub struct AccessPolicySpec {
     /// Who must agree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
-    /// Keycloak required actions that the subject must have done before anything is mapped. Not supported yet.
+    /// Keycloak required actions that the subject must have done before anything is mapped, as `CONFIGURE_TOTP`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -72,7 +74,7 @@ pub struct AccessPolicySpec {
     /// What happens to the subject's Keycloak sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<Sessions>,
-    /// Whether grants may reach Keycloak's own administration roles. `true` is not supported yet.
+    /// Whether grants may reach Keycloak's own administration roles. The realm's configuration must allow it, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_admin_roles: bool,
 }
@@ -279,9 +281,9 @@ pub enum AtEnd {
     /// They are left alone: a refreshed token no longer has the role.
     #[default]
     Keep,
-    /// Sessions with the clients concerned are ended. Not supported yet.
+    /// Sessions in which a client takes part whose role was lent are ended. Only where all grants are client roles.
     EndClientSessions,
-    /// All sessions are ended. Not supported yet.
+    /// All sessions are ended, offline ones too.
     EndAll,
 }
 

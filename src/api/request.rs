@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::AtEnd;
+
 /// An `AccessRequest` asks for what an `AccessPolicy` lends.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[kube(
@@ -191,7 +193,7 @@ pub struct AccessRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub ballot: Option<String>,
-    /// Digest of what is voted on: the policy's realm, grants, requesters, submitters and approval.
+    /// Digest of what is voted on: the policy's realm, grants, requesters, submitters, approval and required actions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub rules: Option<String>,
@@ -212,6 +214,11 @@ pub struct AccessRequestStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
     pub ends: Vec<End>,
+    /// What the policy wants the subject to do in Keycloak, once the request was approved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub required_actions: Vec<ActionStatus>,
     /// Who approved, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
@@ -308,6 +315,20 @@ pub struct Vote {
     pub why: Option<String>,
 }
 
+/// A required action of Keycloak for which a request waits, or waited.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct ActionStatus {
+    /// The action, as Keycloak calls it.
+    #[schemars(length(max = 64))]
+    pub name: String,
+    /// Since when the request waits for it. Keycloak is not told to ask for it before that is written.
+    pub since: Time,
+    /// What proves that it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub done: Option<String>,
+}
+
 /// A wish to end the access early, as it was seen.
 #[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -346,9 +367,16 @@ pub struct GrantStatus {
     /// When the last mapping was proved gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
-    /// Reserved: when the last access token that may carry it has expired.
+    /// When the last access token that may carry it has expired. Left out if nothing was taken away, or if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub powerless_at: Option<Time>,
+    /// Which sessions of the subject end with the access, as the policy said when it began; left out for `Keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<AtEnd>,
+    /// How many seconds an access token of the realm lived at most when the access began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub token_lifespan: Option<i64>,
     /// What is mapped in Keycloak.
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

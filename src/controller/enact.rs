@@ -1,5 +1,7 @@
 //! Carries out what was decided. Every effect may be repeated.
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 
 use super::{
@@ -10,8 +12,8 @@ use super::{
 };
 use crate::{
     api::{AccessRequest, PinnedSubject, TargetStatus},
-    domain::{Effect, Outcome, OutcomeResult, Request},
-    keycloak,
+    domain::{Effect, Outcome, OutcomeResult, REQUIRED_ACTIONS, Request},
+    keycloak::{self, Kind},
 };
 
 impl Context {
@@ -26,8 +28,12 @@ impl Context {
                 Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
                 Effect::HandOver { target, to } => outcomes.extend(self.hand_over(target, to).await?),
                 Effect::Record { digest, until } => {
+                    self.leadership.may_give().map_err(|error| Error::WriteRecord(error.into()))?;
                     self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
                 }
+                // They may take long: whoever is alone with the subject does not wait for them.
+                Effect::EndSessions { .. } => {}
+                Effect::AskForActions(actions) => outcomes.push(self.ask_for_actions(&request, actions).await),
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                     in_keycloak.push(self.in_keycloak(&request, effect, target));
                 }
@@ -81,10 +87,30 @@ impl Context {
                 tracing::debug!(user = user_id, target = %target, ?removal, "removed");
                 Ok(OutcomeResult::Removed)
             }
-            Effect::AddFinalizer | Effect::RemoveFinalizer | Effect::HandOver { .. } | Effect::Record { .. } => {
-                Err("not for Keycloak".into())
-            }
+            Effect::AddFinalizer
+            | Effect::RemoveFinalizer
+            | Effect::HandOver { .. }
+            | Effect::EndSessions { .. }
+            | Effect::AskForActions(_)
+            | Effect::Record { .. } => Err("about no target".into()),
         }
+    }
+
+    /// Has Keycloak ask the subject for required actions.
+    async fn ask_for_actions(&self, request: &Request, actions: &BTreeSet<String>) -> Outcome {
+        let subject = request.status.subject.as_ref();
+        let realm = subject.and_then(|subject| Some((self.realms.get(&subject.realm)?, &subject.user_id)));
+        let result = match realm {
+            None => OutcomeResult::Failed("the subject's realm is not in the operator's configuration".into()),
+            Some((realm, user)) => match realm.keycloak.ask_for_actions(user, actions).await {
+                Ok(()) => OutcomeResult::Asked,
+                Err(error) if matches!(error.kind(), Kind::Rejected | Kind::Forbidden | Kind::NotFound) => {
+                    OutcomeResult::Refused(error.to_string())
+                }
+                Err(error) => OutcomeResult::Failed(error.to_string()),
+            },
+        };
+        Outcome { target: REQUIRED_ACTIONS.into(), result }
     }
 
     /// Records in another request of the same subject that a target is its own now. Nothing came out if somebody else wrote

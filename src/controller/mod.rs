@@ -1,11 +1,16 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
-//! words and Keycloak, [`reach`] knows whether it can be worked in, [`people`] shares its answers, [`approvers`] asks who could vote; [`index`] knows the requests and
-//! whose their statuses are, [`sealing`] deals with those that are not ours; [`record`] knows what has started without a
-//! vote.
+//! words and Keycloak, [`reach`] knows whether it can be worked in, [`people`] shares its answers, [`approvers`] asks who
+//! could vote, [`actions`] what somebody has done; [`index`] knows the requests and
+//! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends sessions; [`record`] knows
+//! what has started without a vote; [`due_first`] sees to the order at the start, [`clocks`] to clocks that differ.
 
+mod actions;
 mod approvers;
+mod clocks;
+mod drift;
+mod due_first;
 mod enact;
 mod error;
 mod fence;
@@ -21,6 +26,7 @@ mod record;
 mod report;
 mod run;
 mod sealing;
+mod sessions;
 mod settling;
 mod trace;
 mod vanished;
@@ -32,26 +38,28 @@ use std::{
     time::Duration,
 };
 
+use futures::channel::mpsc;
 use jiff::Timestamp;
 use kube::{
     Client,
     runtime::reflector::{ObjectRef, Store},
 };
-use tokio::sync::broadcast;
 
 use crate::{
-    api::{AccessPolicy, AccessRequest},
-    domain::{Request, duration::later},
+    api::{AccessPolicy, AccessRequest, Phase},
+    domain::{Request, TAKEN_AWAY, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
+    leader::Leadership,
     metrics::{Metrics, Snapshot},
 };
 
 pub use error::{Error, chain};
 pub use realm::Realm;
-pub use run::run;
-pub use settling::Takeover;
+pub use run::{Wiring, run, stopped};
 
 use crate::config::Release;
+use clocks::Differences;
+use due_first::DueFirst;
 use index::Index;
 use policies::Verdict;
 use record::Record;
@@ -66,17 +74,21 @@ pub struct Context {
     realms: BTreeMap<String, Realm>,
     guard: Guard,
     keyring: Arc<Keyring>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
+    /// Whether this process may write: to be asked immediately before each write.
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
     index: Index,
     policies: Store<AccessPolicy>,
     verdicts: Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,
     settling: Settling,
+    found: drift::Found,
     release: Release,
-    woken: broadcast::Sender<ObjectRef<AccessRequest>>,
+    woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
+    due_first: DueFirst,
+    differences: Differences,
     guard_state: Mutex<Result<InForce, String>>,
 }
 
@@ -179,8 +191,15 @@ impl Context {
                 .as_ref()
                 .map(drop)
                 .map_err(Clone::clone),
-            realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state())).collect(),
+            clocks: self.api_server_clock_problem().map_or(Ok(()), Err),
+            realms: self.realms.iter().map(|(name, realm)| (name.clone(), self.state_of(realm))).collect(),
         }
+    }
+
+    /// Whether something can be given in a realm.
+    fn state_of(&self, realm: &Realm) -> Result<(), String> {
+        realm.state()?;
+        self.keycloak_clock_problem(realm).map_or(Ok(()), Err)
     }
 
     /// What a scrape counts.
@@ -188,12 +207,18 @@ impl Context {
         let now = Timestamp::now();
         let requests: Vec<Request> = self.index.all().iter().map(|request| Request::parse(request)).collect();
         let live = |request: &&Request| request.phase().is_some_and(|phase| !phase.is_final());
+        let lacks = |request: &&Request| {
+            let conditions = &request.status.conditions;
+            request.phase() == Some(Phase::Active) && conditions.iter().any(|condition| condition.reason == TAKEN_AWAY)
+        };
         let late = |request: &&Request| request.deadline().is_some_and(|deadline| later(deadline, OVERDUE) <= now);
         Snapshot {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
+            taken_away: requests.iter().filter(lacks).count(),
             in_force: self.health().guard.is_ok(),
             realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state().is_ok())).collect(),
+            leader: self.leadership.may_give().is_ok(),
             older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }
     }
@@ -203,26 +228,33 @@ impl Context {
 #[derive(Clone, Debug)]
 pub struct Health {
     guard: Result<(), String>,
+    clocks: Result<(), String>,
     realms: BTreeMap<String, Result<(), String>>,
 }
 
 impl Health {
-    /// Ready if something can be granted: the admission policies are in force, and there is a realm to work in.
+    /// Ready if something can be granted: the admission policies are in force, the clocks agree, and there is a realm to work in.
     pub fn is_ready(&self) -> bool {
-        self.guard.is_ok() && self.realms.values().any(Result::is_ok)
+        self.guard.is_ok() && self.clocks.is_ok() && self.realms.values().any(Result::is_ok)
     }
 }
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |what: &str, state: &Result<(), String>| match state {
-            Ok(()) => format!("[+] {what}: ok"),
-            Err(why) => format!("[-] {what}: {why}"),
-        };
-        writeln!(f, "{}", line("admission policies", &self.guard))?;
+        let ok = |state: &Result<(), String>| state.clone().map(|()| "ok".to_owned());
+        write!(f, "{}", line("admission policies", &ok(&self.guard)))?;
+        write!(f, "{}", line("clocks", &ok(&self.clocks)))?;
         for (name, state) in &self.realms {
-            writeln!(f, "{}", line(&format!("realm {name}"), state))?;
+            write!(f, "{}", line(&format!("realm {name}"), &ok(state)))?;
         }
         Ok(())
+    }
+}
+
+/// A line of `/readyz`.
+pub fn line(what: &str, state: &Result<String, String>) -> String {
+    match state {
+        Ok(how) => format!("[+] {what}: {how}\n"),
+        Err(why) => format!("[-] {what}: {why}\n"),
     }
 }

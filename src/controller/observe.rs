@@ -1,5 +1,7 @@
 //! Looks at the world around a request: as much as is needed to decide, and no more.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -34,15 +36,23 @@ impl Context {
             rosters,
             realm_id: None,
             targets: None,
+            account: None,
             record: None,
+            clocks: None,
             siblings: self.siblings(request),
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
+            missing: self.found.missing(&request.uid),
             released: self.release.reason(request),
+            token_lifespan: None,
             outcomes,
             ballot: random_word()?,
         };
+        if domain::is_over(request, &observed.outcomes, now) {
+            observed.token_lifespan = self.lifespan_at_the_end(request).await;
+        }
         let Some(policy) = observed.policy.known() else { return Ok(observed) };
         let Ok(realm) = self.realm_of(policy) else { return Ok(observed) };
+        observed.clocks = self.clock_problem(realm);
         let ready = matches!(observed.policy, PolicyView::Ready(_));
         let since = |name: &str| if known(name, request, policy) { recently } else { began };
         let people = if ready { &needs.people } else { &needs.enders };
@@ -69,10 +79,23 @@ impl Context {
                 }
             }
         }
-        if needs.targets {
-            observed.targets = Some(self.targets(realm, policy, request).await);
+        if needs.targets && !policy.required_actions.is_empty() {
+            let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
+            observed.account = Some(realm.account_of(user).await.map_err(|error| error.to_string()));
+        }
+        let passes = |account| domain::is_open(request, policy, account);
+        if needs.targets && observed.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
+            let (targets, lifespan) =
+                tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());
+            (observed.targets, observed.token_lifespan) = (Some(targets), Some(lifespan));
         }
         Ok(observed)
+    }
+
+    /// How long access tokens live in the realm in which something was taken away.
+    async fn lifespan_at_the_end(&self, request: &Request) -> Option<Result<Duration, String>> {
+        let realm = self.realms.get(&request.status.subject.as_ref()?.realm)?;
+        Some(realm.lifespan_at_the_end().await)
     }
 
     async fn ask_guard(&self) -> Guard {
@@ -101,16 +124,17 @@ impl Context {
     }
 
     /// The other requests for the same Keycloak user that are not final.
-    fn siblings(&self, request: &Request) -> Vec<Request> {
+    pub fn siblings(&self, request: &Request) -> Vec<Request> {
         let Some(subject) = self.holder(request) else { return Vec::new() };
         let candidate = |other: &AccessRequest| {
             let theirs = other.status.as_ref().and_then(|status| status.subject.as_ref());
             theirs.is_some_and(|theirs| theirs.user_id == subject.user_id)
                 && !other.phase().is_some_and(Phase::is_final)
         };
-        let others = self.index.all().into_iter().filter(|other| candidate(other));
+        let others =
+            self.index.known().into_iter().filter(|known| known.trusted.as_ref().is_some_and(|other| candidate(other)));
         others
-            .map(|other| Request::parse(&other))
+            .filter_map(|known| known.as_trusted())
             .filter(|other| other.uid != request.uid && self.holder(other).as_ref() == Some(&subject))
             .collect()
     }
@@ -118,7 +142,7 @@ impl Context {
     /// The grants that a request wants, as they are in Keycloak now.
     async fn targets(&self, realm: &Realm, policy: &Policy, request: &Request) -> Result<Vec<Resolved>, TargetsError> {
         let mut problems = self.make_approvers(policy, realm);
-        let found = match realm.targets(policy.wanted(&request.grants)).await {
+        let found = match realm.targets(policy, policy.wanted(&request.grants)).await {
             Ok(found) => found,
             Err(more) => {
                 problems.extend(more);
@@ -137,8 +161,9 @@ impl Context {
             let mapped = realm.keycloak.has(user, &found.target).await;
             let mapped = mapped.map_err(|error| TargetsError::Unknown(error.to_string()))?;
             let (type_, client) = pinned(&found.target);
-            let (id, display) = (found.target.id().to_owned(), found.target.name().to_owned());
-            resolved.push(Resolved { grant: found.grant, type_, id, client, display, mapped });
+            let (id, display, administers) =
+                (found.target.id().to_owned(), found.target.name().to_owned(), found.administers);
+            resolved.push(Resolved { grant: found.grant, type_, id, client, display, mapped, administers });
         }
         Ok(resolved)
     }

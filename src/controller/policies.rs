@@ -37,6 +37,7 @@ pub struct Verdict {
     generation: i64,
     at: Instant,
     groups: Result<GroupIds, Vec<Problem>>,
+    /// What is against its grants and required actions.
     grants: Vec<Problem>,
     /// Nothing if nobody has asked yet, or without the groups: requests do not need it.
     approvers: Option<Approvers>,
@@ -232,8 +233,11 @@ impl Context {
                     };
                     (groups, approvers)
                 };
-                let ((groups, approvers), grants) = tokio::join!(people, realm.targets(&policy.grants));
-                (groups, grants.err().unwrap_or_default(), approvers)
+                let ((groups, approvers), grants, actions) =
+                    tokio::join!(people, realm.targets(policy, &policy.grants), realm.required_actions(policy));
+                let mut grants = grants.err().unwrap_or_default();
+                grants.extend(actions.err());
+                (groups, grants, approvers)
             }
             Err(problem) => (Err(vec![problem]), Vec::new(), None),
         };

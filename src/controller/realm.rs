@@ -9,12 +9,13 @@ use std::{
 use futures::future::join_all;
 use tokio::{sync::Notify, time::Instant};
 
-use super::people::Answers;
+use super::{people::Answers, sessions::Lifespans};
 use crate::{
     api::{TargetStatus, TargetType},
     config::{self, UserMatch},
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
     keycloak::{self, ClientRole, Kind, Target, User},
+    leader::Leadership,
 };
 
 /// How long a transaction of Keycloak lasts at most, unless its option says otherwise (26.7.3).
@@ -30,6 +31,8 @@ pub struct Realm {
     /// Its client.
     pub keycloak: keycloak::Client,
     answers: Answers,
+    /// How long access tokens live.
+    pub lifespans: Arc<Lifespans>,
     state: Mutex<Result<(), String>>,
     /// The realm's id, as it was last seen.
     seen: Mutex<Option<String>>,
@@ -43,17 +46,25 @@ pub struct Found {
     pub grant: String,
     /// What it is in Keycloak.
     pub target: Target,
+    /// Whether it leads to Keycloak's own administration, which the policy and the realm allow.
+    pub administers: bool,
 }
 
 impl Realm {
-    /// A realm; nothing is asked yet.
-    pub fn new(config: config::Realm, observer: Arc<dyn keycloak::Observer>) -> Result<Self, keycloak::Error> {
-        let options = keycloak::Options { observer, ..keycloak::Options::default() };
+    /// A realm; nothing is asked yet. What is written there is over before somebody else leads.
+    pub fn new(
+        config: config::Realm,
+        observer: Arc<dyn keycloak::Observer>,
+        leadership: &Leadership,
+    ) -> Result<Self, keycloak::Error> {
+        let limits = keycloak::Limits { write: leadership.times().write, ..keycloak::Limits::default() };
+        let options = keycloak::Options { limits, observer, gate: Arc::new(leadership.clone()) };
         let keycloak = keycloak::Client::with(&config, options)?;
         Ok(Self {
             config,
             keycloak,
             answers: Answers::default(),
+            lifespans: Arc::default(),
             state: Mutex::new(Err("not asked yet".into())),
             seen: Mutex::default(),
             doubted: Notify::new(),
@@ -230,9 +241,14 @@ impl Realm {
         }
     }
 
-    /// Finds grants, and makes sure that none reaches Keycloak's administration.
-    pub async fn targets(&self, grants: impl IntoIterator<Item = &Grant>) -> Result<Vec<Found>, Vec<Problem>> {
-        let lookups = join_all(grants.into_iter().map(|grant| self.target(grant))).await;
+    /// Finds grants of a policy, and makes sure that none reaches Keycloak's administration unless both the policy and the
+    /// realm's configuration allow it.
+    pub async fn targets(
+        &self,
+        policy: &Policy,
+        grants: impl IntoIterator<Item = &Grant>,
+    ) -> Result<Vec<Found>, Vec<Problem>> {
+        let lookups = join_all(grants.into_iter().map(|grant| self.target(policy, grant))).await;
         let mut problems = Vec::new();
         let mut all: Vec<Found> = Vec::new();
         for lookup in lookups {
@@ -266,7 +282,7 @@ impl Realm {
         }
     }
 
-    async fn target(&self, grant: &Grant) -> Result<Found, Problem> {
+    async fn target(&self, policy: &Policy, grant: &Grant) -> Result<Found, Problem> {
         let Grant { name, kind } = grant;
         let realm = &self.config.realm;
         let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
@@ -284,13 +300,45 @@ impl Realm {
             Err(error) => return Err(unavailable(&error)),
         };
         match self.keycloak.reaches_admin(&target).await {
-            Ok(None) => Ok(Found { grant: name.clone(), target }),
-            Ok(Some(words)) => {
-                let message = format!("{words} leads to Keycloak's administration; lend another role");
-                refused(ProblemReason::ReachesAdministration, message)
-            }
+            Ok(None) => Ok(Found { grant: name.clone(), target, administers: false }),
+            Ok(Some(words)) => match self.why_no_admin_role(policy, &target).await? {
+                None => Ok(Found { grant: name.clone(), target, administers: true }),
+                Some(why) => {
+                    let message = format!("{words} leads to Keycloak's administration; {why}");
+                    refused(ProblemReason::ReachesAdministration, message)
+                }
+            },
             Err(error) => Err(unavailable(&error)),
         }
+    }
+}
+
+impl Realm {
+    /// Why a grant of this policy must not lead to Keycloak's administration, if so. It takes two: who writes policies, and
+    /// who installs. What Keycloak would not let the operator take away again is not given.
+    async fn why_no_admin_role(&self, policy: &Policy, target: &Target) -> Result<Option<String>, Problem> {
+        let name = &self.config.name;
+        Ok(match (policy.allow_admin_roles, self.config.allow_admin_roles) {
+            (true, true) => self.keycloak.lacks_itself(target).await.map_err(|error| unavailable(&error))?.map(|role| {
+                let own = &self.config.auth.client_id;
+                format!(
+                    "Keycloak lets an account map {role}, and take it away, only if it has it itself: give {role} to the \
+                     service account of client {own:?} too, or lend a role that contains it"
+                )
+            }),
+            (true, false) => Some(format!(
+                "spec.allowAdminRoles allows that, and the operator's configuration does not: it needs allowAdminRoles at \
+                 realm {name}"
+            )),
+            (false, true) => Some(format!(
+                "the operator's configuration allows that at realm {name}, and the policy does not: set \
+                 spec.allowAdminRoles, or lend another role"
+            )),
+            (false, false) => Some(format!(
+                "lend another role (otherwise spec.allowAdminRoles and allowAdminRoles at realm {name} of the operator's \
+                 configuration would both have to be true)"
+            )),
+        })
     }
 }
 

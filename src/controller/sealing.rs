@@ -19,7 +19,7 @@ use crate::{
     api::{
         AccessPolicy, AccessRequest, AccessRequestStatus, GrantStatus, Phase, PinnedSubject, TargetState, TargetStatus,
     },
-    domain::{Lookup, Policy, Request, duration::whole_seconds},
+    domain::{self, Lookup, Policy, Request, duration::whole_seconds},
     guard::seal,
 };
 
@@ -107,6 +107,9 @@ impl Context {
             end_reason: None,
             ended_at: None,
             powerless_at: None,
+            // What the grants lead to is not looked at now.
+            sessions: domain::sessions_at_end(&policy, policy.allow_admin_roles),
+            token_lifespan: None,
             targets,
         };
         let subject =
@@ -148,6 +151,10 @@ impl Context {
         // The key of which it was said that all seals are made with it.
         let mut settled = None;
         loop {
+            if self.leadership.may_give().is_err() {
+                tokio::time::sleep(LOOK_AT_KEYS).await;
+                continue;
+            }
             if let Err(error) = self.keyring.keep().await {
                 tracing::error!(error = chain(&error), "cannot look after the keys of the seals");
             }

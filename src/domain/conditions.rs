@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::duration::whole_seconds;
+use super::{TAKEN_AWAY, duration::whole_seconds};
 use crate::api::{AccessRequestStatus, Phase};
 
 /// Longest message of a condition (Kubernetes, metav1.Condition).
@@ -44,7 +44,7 @@ pub fn set(status: &mut AccessRequestStatus, phase: Phase, reason: &Reason, gene
     let working = |on: bool| if on { reason.clone() } else { Reason::new("Settled", "") };
     for (type_, on, reason) in [
         ("Approved", approved, approval),
-        ("Granted", phase == Phase::Active, reason.clone()),
+        ("Granted", phase == Phase::Active && reason.word != TAKEN_AWAY, reason.clone()),
         ("Ready", ready, reason.clone()),
         ("Reconciling", reconciling, working(reconciling)),
         ("Stalled", stalled, working(stalled)),

@@ -4,9 +4,12 @@
 //! found after a crash says what may have happened.
 
 mod ballot;
+mod drift;
 mod ending;
 mod forged;
+mod gate;
 mod live;
+mod sessions;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -14,12 +17,17 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+pub use drift::TAKEN_AWAY;
+pub use gate::is_open;
+
 use super::{
-    Guard, Observed, PolicyView, Request,
+    Guard, Observed, PolicyView, Request, Sessions,
     conditions::{self, Reason},
     duration::whole_seconds,
 };
 use crate::api::{AccessRequestStatus, Phase, TargetStatus};
+
+pub use sessions::{at_end as sessions_at_end, is_over};
 
 /// What is to be written, done, and when to look again.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +39,9 @@ pub struct Decision {
     /// When to look again, if nothing happens before.
     pub next: Next,
 }
+
+/// The name of the outcome of [`Effect::AskForActions`], which is about no target.
+pub const REQUIRED_ACTIONS: &str = "requiredActions";
 
 /// Something to do outside of the request's status. Every one may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +63,15 @@ pub enum Effect {
         /// UID of the request that takes over.
         to: String,
     },
+    /// End sessions of the subject, now that the access is gone. It may take long, and keeps nobody waiting.
+    EndSessions {
+        /// Which.
+        which: Sessions,
+        /// Names of the targets that are gone: its outcome says so again, in case that it cannot be read in the status.
+        removed: Vec<String>,
+    },
+    /// Have Keycloak ask the subject for these required actions; the outcome is named [`REQUIRED_ACTIONS`].
+    AskForActions(BTreeSet<String>),
     /// Put on record that a request starts without a fresh vote, so that the same does not start twice.
     Record {
         /// What is remembered of it.
@@ -62,11 +82,15 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether something is done in Keycloak, or about who holds what there.
+    /// Whether something is done about who holds what in Keycloak.
     pub const fn is_about_keycloak(&self) -> bool {
         match self {
             Self::Map(_) | Self::Confirm(_) | Self::Unmap(_) | Self::HandOver { .. } => true,
-            Self::AddFinalizer | Self::RemoveFinalizer | Self::Record { .. } => false,
+            Self::AddFinalizer
+            | Self::RemoveFinalizer
+            | Self::AskForActions(_)
+            | Self::EndSessions { .. }
+            | Self::Record { .. } => false,
         }
     }
 }
@@ -96,7 +120,8 @@ pub struct Needs {
     pub people: BTreeSet<String>,
     /// Those of them who want to end the access: they are asked about even if the policy is not ready.
     pub enders: BTreeSet<String>,
-    /// The grants as they are in Keycloak, and the policy as it is in the API server, not in a cache.
+    /// The grants as they are in Keycloak, the policy as it is in the API server, not in a cache, and what the subject has
+    /// done of what the policy wants: the grants are needed only if that is everything ([`is_open`]).
     pub targets: bool,
     /// Whether the same has started before without a fresh vote.
     pub record: bool,
@@ -237,6 +262,13 @@ impl Draft<'_> {
             PolicyView::NotReady { suspended, .. } => *suspended,
             PolicyView::Ready(policy) => policy.suspended,
         }
+    }
+
+    /// What keeps anything from being given now, if something does.
+    fn obstacle(&self, nothing: &str) -> Option<Reason> {
+        let guard = self.guard_problem().map(|why| ("AdmissionPoliciesNotInForce", why));
+        let clocks = || self.observed.clocks.clone().map(|why| ("ClocksDiffer", why));
+        guard.or_else(clocks).map(|(word, why)| Reason::new(word, format!("{nothing}: {why}")))
     }
 
     /// Why nothing can be given or counted now, if the admission policies are not in force.

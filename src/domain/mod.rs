@@ -2,8 +2,10 @@
 //!
 //! [`decide()`] is the heart: every rule of the life cycle is there or in the files it names: [`rules`] (what a policy
 //! asks of a request), [`votes`] (who counts), [`Rosters`] (who could), [`delegation`] (who asks for others), [`holdings`]
-//! (whose mapping it is), [`conditions`] (how it is said).
+//! (whose mapping it is), [`conditions`] (how it is said). [`RequiredAction`] says what proves that somebody has done
+//! one.
 
+mod actions;
 pub mod conditions;
 mod decide;
 pub mod delegation;
@@ -18,11 +20,16 @@ pub mod votes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 
-pub use decide::{Decision, Effect, Needs, Next, decide, is_ending, needs};
+pub use actions::{Account, Credential, RequiredAction, TERMS_ATTRIBUTE};
+pub use decide::{
+    Decision, Effect, Needs, Next, REQUIRED_ACTIONS, TAKEN_AWAY, decide, is_ending, is_open, is_over, needs,
+    sessions_at_end,
+};
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};
 pub use request::{Forged, Instead, Request, Signal, SignalKind};
 pub use rosters::{Directory, Members, Rosters};
@@ -44,16 +51,26 @@ pub struct Observed {
     pub realm_id: Option<String>,
     /// The request's grants as they are in Keycloak now, if [`Needs::targets`] asked for them.
     pub targets: Option<Result<Vec<Resolved>, TargetsError>>,
+    /// What the subject has done in Keycloak, if [`Needs::targets`] asked for it and the policy wants something done; the
+    /// error says why that is not known.
+    pub account: Option<Result<Account, String>>,
     /// Whether the same has started before without a fresh vote, if [`Needs::record`] asked for it; the error says why that
     /// is not known.
     pub record: Option<Result<delegation::Record, String>>,
+    /// Why a deadline would be wrong, if the clocks differ too much.
+    pub clocks: Option<String>,
     /// The other requests for the same subject that are not final.
     pub siblings: Vec<Request>,
     /// Ids of targets of this subject to which a write may still be on its way because its answer was lost, and until when (in
     /// whole seconds).
     pub travelling: BTreeMap<String, Timestamp>,
+    /// What a live request lacks of what it has put in place; nothing if nobody has looked yet.
+    pub missing: Option<Vec<Missing>>,
     /// Why the access is given up without proof that it is gone, if the operator's configuration says so.
     pub released: Option<String>,
+    /// How long an access token lives at most, if it was asked: at activation, and once nothing is left. The error says why
+    /// that is not known.
+    pub token_lifespan: Option<Result<Duration, String>>,
     /// What became of the effects of the decision before.
     pub outcomes: Vec<Outcome>,
     /// A fresh random word, for a new ballot.
@@ -151,6 +168,17 @@ pub struct Resolved {
     pub display: String,
     /// Whether the subject has it directly.
     pub mapped: bool,
+    /// Whether it leads to Keycloak's own administration.
+    pub administers: bool,
+}
+
+/// Which sessions of a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// All.
+    All,
+    /// Those in which one of these clients (ids) takes part.
+    OfClients(BTreeSet<String>),
 }
 
 /// Why the grants could not be resolved.
@@ -160,6 +188,15 @@ pub enum TargetsError {
     Unknown(String),
     /// Keycloak was asked, and they cannot be given.
     Refused(Vec<String>),
+}
+
+/// A target of a live request that somebody took away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The grant's name.
+    pub target: String,
+    /// Who did it and when, as far as that is known; in words.
+    pub by: String,
 }
 
 /// What became of one target of an effect.
@@ -184,6 +221,14 @@ pub enum OutcomeResult {
     Removed,
     /// Another request took it over.
     HandedOver,
+    /// The sessions are ended. It is about no target.
+    SessionsEnded,
+    /// Not all of them are, for this reason.
+    SessionsLeft(String),
+    /// Keycloak asks the subject for required actions at the next sign-in.
+    Asked,
+    /// Keycloak refuses, and will again, for this reason.
+    Refused(String),
     /// It did not work, for this reason.
     Failed(String),
 }

@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use regex::Regex;
 
-use super::Person;
-use crate::api;
+use super::{Person, RequiredAction};
+use crate::api::{self, AtEnd};
 
 /// The group that everybody is in who leads to a Keycloak user.
 pub const EVERYBODY: &str = "system:authenticated";
@@ -43,7 +43,13 @@ pub struct Policy {
     pub approval: Approval,
     /// A request that nobody decided for this long is `TimedOut`.
     pub timeout: Duration,
-    /// Digest of what is voted on: realm, grants, requesters, submitters, approval.
+    /// What happens to the subject's sessions when the access ends.
+    pub at_end: AtEnd,
+    /// Whether grants may lead to Keycloak's own administration, as far as the policy goes.
+    pub allow_admin_roles: bool,
+    /// What the subject must have done in Keycloak before anything is mapped.
+    pub required_actions: Vec<RequiredAction>,
+    /// Digest of what is voted on: realm, grants, requesters, submitters, approval, required actions.
     pub rules: String,
 }
 
@@ -189,6 +195,8 @@ pub enum ProblemReason {
     GroupNotFound,
     /// Two grants lead to one target.
     DuplicateTarget,
+    /// The realm does not ask for a required action.
+    RequiredActionDisabled,
     /// A grant would make its holder an approver.
     GrantMakesApprover,
     /// A grant reaches Keycloak's administration.
@@ -209,6 +217,7 @@ impl ProblemReason {
             Self::GrantNotFound => "GrantNotFound",
             Self::GroupNotFound => "GroupNotFound",
             Self::DuplicateTarget => "DuplicateTarget",
+            Self::RequiredActionDisabled => "RequiredActionDisabled",
             Self::StageUnsatisfiable => "StageUnsatisfiable",
             Self::GrantMakesApprover => "GrantMakesApprover",
             Self::ReachesAdministration => "ReachesAdministration",

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde::Serialize;
 use sha2::Sha256;
 
-use crate::api::{AccessRequestStatus, End, GrantStatus, Phase, PinnedSubject, PolicyPin, Vote};
+use crate::api::{AccessRequestStatus, ActionStatus, End, GrantStatus, Phase, PinnedSubject, PolicyPin, Vote};
 
 /// Which form of seal it is. A status that is sealed otherwise has another.
 const VERSION: &str = "v1";
@@ -40,6 +40,8 @@ struct Sealed<'a> {
     votes: Vec<&'a Vote>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ends: Vec<&'a End>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    required_actions: Vec<&'a ActionStatus>,
     /// Whether it is set makes the condition `Approved`, and it is the record of who agreed.
     #[serde(skip_serializing_if = "Option::is_none")]
     approved_by: Option<&'a str>,
@@ -62,6 +64,7 @@ impl<'a> Sealed<'a> {
             subject,
             votes,
             ends,
+            required_actions,
             approved_by,
             grants: _,
             ends_at: _,
@@ -73,9 +76,13 @@ impl<'a> Sealed<'a> {
         // The order of lists that are maps is nobody's to keep.
         let (mut votes, mut ends, mut grant) =
             (votes.iter().collect::<Vec<_>>(), ends.iter().collect::<Vec<_>>(), grant.clone());
+        let mut required_actions: Vec<_> = required_actions.iter().collect();
+        required_actions.sort_by_key(|action| &action.name);
         votes.sort_by_key(|vote| &vote.key);
         ends.sort_by_key(|end| &end.key);
         if let Some(grant) = &mut grant {
+            // It steers nothing, and is in statuses that a version without it must be able to verify.
+            grant.token_lifespan = None;
             grant.targets.sort_by(|one, other| one.name.cmp(&other.name));
         }
         Self {
@@ -89,6 +96,7 @@ impl<'a> Sealed<'a> {
             subject: subject.as_ref(),
             votes,
             ends,
+            required_actions,
             approved_by: approved_by.as_deref(),
             grant,
             fence: fence.as_deref(),

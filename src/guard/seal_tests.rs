@@ -10,7 +10,7 @@ use super::*;
 use crate::api::AccessRequest;
 
 /// Fields that steer nothing: what is said about the request, and the seal itself.
-const NOT_SEALED: [&str; 4] = ["/observedGeneration", "/grants", "/endsAt", "/seal"];
+const NOT_SEALED: [&str; 5] = ["/observedGeneration", "/grants", "/endsAt", "/grant/tokenLifespan", "/seal"];
 
 fn keys(ids: &[&str]) -> Keys {
     let mut keys = Keys::default();
@@ -42,10 +42,12 @@ fn full() -> Value {
         "subject": { "realm": "prod", "realmId": "realm", "userId": "alice", "username": "alice" },
         "votes": [vote("approve.hallpass.dev/b1.lead.1"), vote("approve.hallpass.dev/b1.lead.2")],
         "ends": [said("end.hallpass.dev/1"), said("end.hallpass.dev/2")],
+        "requiredActions": [{ "name": "CONFIGURE_TOTP", "since": "2026-11-23T12:00:00Z", "done": "a credential otp" }],
         "approvedBy": "oidc:bob", "grants": "admin", "endsAt": "2026-11-23T13:00:00Z",
         "grant": {
             "startsAt": "2026-11-23T12:00:00Z", "deadline": "2026-11-23T13:00:00Z", "endReason": "Ended",
             "endedAt": "2026-11-23T12:30:00Z", "powerlessAt": "2026-11-23T12:35:00Z",
+            "sessions": "EndAll", "tokenLifespan": 300,
             "targets": [target("admin"), target("debug")],
         },
         "fence": "f1", "seal": "v1.k1.00",
@@ -83,6 +85,7 @@ fn another(at: &str, old: &Value) -> Value {
         ("phase", _) => json!("Approved"),
         ("decision", _) => json!("Deny"),
         ("endReason", _) => json!("Deleted"),
+        ("sessions", _) => json!("EndClientSessions"),
         ("type", _) => json!("Group"),
         ("state", _) => json!("Kept"),
         (_, Value::Bool(old)) => json!(!old),
@@ -131,9 +134,18 @@ fn every_field_is_sealed_or_steers_nothing() {
 #[test]
 fn what_is_missing_or_added_breaks_the_seal() {
     let keys = keys(&["k1"]);
-    for path in
-        ["/votes/0", "/ends/1", "/grant/targets/0", "/grant", "/subject", "/policy", "/votes", "/phase", "/approvedBy"]
-    {
+    for path in [
+        "/votes/0",
+        "/ends/1",
+        "/grant/targets/0",
+        "/grant",
+        "/subject",
+        "/policy",
+        "/votes",
+        "/phase",
+        "/requiredActions",
+        "/approvedBy",
+    ] {
         let whole = sealed(&keys, "u1", &full());
         let mut value = full();
         let (parent, last) = path.rsplit_once('/').expect("a pointer");

@@ -56,7 +56,7 @@ impl Client {
 
     async fn walk(&self, target: &Target) -> Result<Option<String>, Error> {
         self.realm_within(Time::PerRead).await?;
-        let admin_clients = self.admin_clients().await?;
+        let admin_clients = self.admin_clients(Time::PerRead).await?;
         let mut walk = Walk { client: self, admin_clients, seen: HashSet::new(), queue: VecDeque::new() };
         match target {
             Target::Group { id, .. } => walk.start_with_group(id).await?,
@@ -70,14 +70,13 @@ impl Client {
     }
 
     /// `realm-management`; in master the `…-realm` clients, one for each realm of the server.
-    async fn admin_clients(&self) -> Result<HashMap<String, String>, Error> {
+    pub(super) async fn admin_clients(&self, time: Time) -> Result<HashMap<String, String>, Error> {
         let clients = if self.is_master() {
             let query = [("clientId", "-realm"), ("search", "true")];
-            let clients: Vec<ClientRep> =
-                self.0.list(CLIENTS, Path::of(&["clients"])?.query(&query), Time::PerRead).await?;
+            let clients: Vec<ClientRep> = self.0.list(CLIENTS, Path::of(&["clients"])?.query(&query), time).await?;
             clients.into_iter().filter(|client| client.client_id.ends_with("-realm")).collect()
         } else {
-            self.client(self.0.admin_client).await?.into_iter().collect::<Vec<_>>()
+            self.client_within(self.0.admin_client, time).await?.into_iter().collect::<Vec<_>>()
         };
         if clients.is_empty() {
             return Err(self.forbidden(CLIENTS));

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Limits, Observer, REALM,
+    Gate, Limits, Observer, REALM, Write,
     circuit::Circuit,
     error::{Complaint, Error, Kind, describe_body, number, one_line, root_cause},
     path::Path,
@@ -45,6 +45,8 @@ pub(super) enum Time {
     PerRead,
     /// All that a write needs, reads included, ends here: after it nothing of ours is on its way any more.
     Until(Instant),
+    /// The same for what may take long and gives nothing: it has places of its own, so that nothing waits behind it.
+    Slowly(Instant),
 }
 
 /// What to send.
@@ -53,15 +55,17 @@ pub(super) struct Request {
     pub(super) endpoint: Endpoint,
     pub(super) path: Path,
     pub(super) body: Option<Vec<u8>>,
+    /// What it does, if it is no read.
+    pub(super) write: Option<Write>,
 }
 
 impl Request {
     pub(super) fn get(endpoint: Endpoint, path: Path) -> Self {
-        Self { method: Method::GET, endpoint, path, body: None }
+        Self { method: Method::GET, endpoint, path, body: None, write: None }
     }
 
     fn is_write(&self) -> bool {
-        self.method != Method::GET
+        self.write.is_some()
     }
 
     fn error(&self, kind: Kind, detail: impl Into<String>) -> Error {
@@ -83,15 +87,23 @@ pub(super) struct Transport {
     /// Client whose roles are the rights of the Admin API.
     pub(super) admin_client: &'static str,
     pub(super) permits: Semaphore,
+    /// For calls that may take long.
+    pub(super) slow_permits: Semaphore,
     pub(super) circuit: Circuit,
     pub(super) limits: Limits,
     pub(super) observer: Arc<dyn Observer>,
+    pub(super) gate: Arc<dyn Gate>,
 }
 
 impl Transport {
     /// The present moment plus the limit of a write.
     pub(super) fn write_deadline(&self) -> Time {
         Time::Until(Instant::now() + self.limits.write)
+    }
+
+    /// The present moment plus the limit of a call that may take long.
+    pub(super) fn slow_deadline(&self) -> Time {
+        Time::Slowly(Instant::now() + self.limits.sessions)
     }
 
     /// Reads one JSON document.
@@ -163,9 +175,9 @@ impl Transport {
         let started = Instant::now();
         let deadline = match time {
             Time::PerRead => started + self.limits.read,
-            Time::Until(deadline) => deadline,
+            Time::Until(deadline) | Time::Slowly(deadline) => deadline,
         };
-        let outcome = self.answer(request, deadline).await;
+        let outcome = self.answer(request, time, deadline).await;
         let result = outcome.as_ref().map_or_else(Error::category, |_| "Ok");
         let seconds = started.elapsed().as_secs_f64();
         self.observer.call(request.endpoint.label, result, seconds);
@@ -173,15 +185,22 @@ impl Transport {
         outcome
     }
 
-    async fn answer(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Error> {
+    async fn answer(&self, request: &Request, time: Time, deadline: Instant) -> Result<Vec<u8>, Error> {
         self.admit(deadline).await?;
-        let permit = timeout_at(deadline, self.permits.acquire()).await;
+        let permits = match time {
+            Time::PerRead | Time::Until(_) => &self.permits,
+            Time::Slowly(_) => &self.slow_permits,
+        };
+        let permit = timeout_at(deadline, permits.acquire()).await;
         let _permit = permit.map_err(|_| request.error(Kind::NotSent, "no time left: every connection was busy"))?;
         // Those who had the connections may have found out meanwhile that nobody answers.
         self.admit(deadline).await?;
         let began = Instant::now();
         let outcome = self.ask(request, deadline).await;
-        self.circuit.learn(&outcome, began);
+        // What takes long by itself says nothing of the server.
+        if outcome.is_ok() || !matches!(time, Time::Slowly(_)) {
+            self.circuit.learn(&outcome, began);
+        }
         outcome
     }
 
@@ -229,6 +248,10 @@ impl Transport {
         let least = if request.is_write() { self.limits.write / 10 } else { Duration::ZERO };
         if limit <= least {
             return Err(request.error(Kind::NotSent, "no time left to send it"));
+        }
+        // The wait for a connection and a token may have been long: who may write now?
+        if let Some(write) = request.write {
+            self.gate.may_send(write).map_err(|why| request.error(Kind::NotSent, format!("not sent: {why}")))?;
         }
         let enough = self.is_enough(deadline);
         let outcome = timeout_at(deadline, self.send(request, token)).await;

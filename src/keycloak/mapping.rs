@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::{
-    Client, Error, Kind,
+    Client, Error, Kind, Write,
     http::{Endpoint, Request, Time},
     path::Path,
     targets::RoleRep,
@@ -93,7 +93,8 @@ impl Mapping<'_> {
                 (endpoint, method, Some(OneRole { id, name }.body()?))
             }
         };
-        let request = Request { method, endpoint, path: self.path()?, body };
+        let write = Some(if remove { Write::Take } else { Write::Give });
+        let request = Request { method, endpoint, path: self.path()?, body, write };
         self.client.0.exchange(&request, self.time).await.map(drop)
     }
 
@@ -120,13 +121,30 @@ impl Mapping<'_> {
     async fn put_in_place(&self) -> Result<(), Error> {
         let error = match self.put(self.target.name()).await {
             Err(error) if error.kind() == Kind::NotFound => error,
-            outcome => return outcome,
+            Err(error) => return Err(self.explained(error).await),
+            Ok(()) => return Ok(()),
         };
         match self.present_name().await? {
             None => Err(error.add(&format!(" ({} is gone)", self.target))),
             Some(name) if name == self.target.name() => Err(error),
             Some(name) => self.put(&name).await,
         }
+    }
+
+    /// Says why a role of Keycloak's administration is refused. `manage-users` is enough to map a composite that contains
+    /// `realm-admin`, but not `realm-admin` itself, nor to take it away (26.7.3).
+    async fn explained(&self, error: Error) -> Error {
+        let Target::ClientRole { client, name, .. } = self.target else { return error };
+        if error.kind() != Kind::Forbidden {
+            return error;
+        }
+        let admin_clients = self.client.admin_clients(self.time).await.unwrap_or_default();
+        let Some(of) = admin_clients.get(client) else { return error };
+        let own = &self.client.0.tokens.client_id;
+        error.add(&format!(
+            "; Keycloak lets an account map and unmap {of}/{name} only if it has the rights of that role itself: give \
+             {of}/{name} to the service account of client {own:?} too, or lend a role that contains it"
+        ))
     }
 
     async fn put(&self, name: &str) -> Result<(), Error> {
@@ -141,7 +159,8 @@ impl Mapping<'_> {
     async fn take_away(&self, realm_id: &str) -> Result<Removal, Error> {
         match self.remove(self.target.name()).await {
             Err(error) if error.kind() == Kind::NotFound => {}
-            outcome => return outcome,
+            Err(error) => return Err(self.explained(error).await),
+            Ok(removal) => return Ok(removal),
         }
         let Some(name) = self.present_name().await? else {
             return self.if_the_realm_answers(realm_id, Removal::TargetGone).await;

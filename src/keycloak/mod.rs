@@ -4,13 +4,18 @@
 //!
 //! Written against Keycloak 26.7.3; what is surprising about it is said where the code deals with it.
 
+mod actions;
 mod circuit;
 mod closure;
 mod error;
+mod events;
+mod holders;
 mod http;
+mod lifespans;
 mod mapping;
 mod path;
 mod rights;
+mod sessions;
 mod targets;
 mod token;
 mod types;
@@ -31,9 +36,13 @@ use tokio::{
 };
 
 pub use error::{Error, Kind};
-pub use types::{ClientRole, Container, Group, MissingRight, RealmInfo, Removal, Role, Target, User};
+pub use sessions::Sessions;
+pub use types::{
+    Account, Change, ClientRole, Container, Credential, Deed, Group, MissingRight, RealmInfo, Removal, Role, Target,
+    User,
+};
 
-use crate::config;
+use crate::{clock::OtherClock, config};
 use circuit::Circuit;
 use http::{Endpoint, Time, Transport};
 use path::{Path, escape};
@@ -41,6 +50,9 @@ use token::{Slot, Tokens};
 
 /// More connections do not make Keycloak faster: 8 gave 350 mappings a second, 32 gave 300.
 const CONCURRENCY: usize = 8;
+
+/// So many users' sessions are ended at a time: Keycloak tells clients of it meanwhile, which may hang.
+const SLOW_CONCURRENCY: usize = 4;
 
 /// Connecting and the TLS handshake; a failure here is known not to have been sent.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -56,11 +68,13 @@ pub struct Limits {
     pub write: Duration,
     /// One read. A method that needs several has this for each.
     pub read: Duration,
+    /// One call that ends sessions. Keycloak tells the clients one after another within it.
+    pub sessions: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { write: Duration::from_secs(4), read: Duration::from_secs(10) }
+        Self { write: Duration::from_secs(4), read: Duration::from_secs(10), sessions: Duration::from_secs(30) }
     }
 }
 
@@ -70,7 +84,28 @@ pub trait Observer: Send + Sync {
     fn call(&self, endpoint: &'static str, result: &'static str, seconds: f64);
 }
 
+/// What a write does to what somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// It may give them more.
+    Give,
+    /// It can only take from them.
+    Take,
+}
+
+/// Is asked immediately before each write is sent, and before it is sent again.
+pub trait Gate: Send + Sync {
+    /// Whether it may be sent; the error says why not. Then it is [`Kind::NotSent`].
+    fn may_send(&self, write: Write) -> Result<(), String>;
+}
+
 struct Nobody;
+
+impl Gate for Nobody {
+    fn may_send(&self, _: Write) -> Result<(), String> {
+        Ok(())
+    }
+}
 
 impl Observer for Nobody {
     fn call(&self, _: &'static str, _: &'static str, _: f64) {}
@@ -83,11 +118,13 @@ pub struct Options {
     pub limits: Limits,
     /// Who is told of each call.
     pub observer: Arc<dyn Observer>,
+    /// Who is asked before each write.
+    pub gate: Arc<dyn Gate>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), observer: Arc::new(Nobody) }
+        Self { limits: Limits::default(), observer: Arc::new(Nobody), gate: Arc::new(Nobody) }
     }
 }
 
@@ -116,7 +153,7 @@ impl Client {
 
     /// The same with other time limits, or with somebody who is told of each call.
     pub fn with(realm: &config::Realm, options: Options) -> Result<Self, Error> {
-        let Options { limits, observer } = options;
+        let Options { limits, observer, gate } = options;
         let http = connector(realm.ca_file.as_deref())
             .map_err(|error| error.during(|| format!("prepare the connection to {}", realm.url)))?;
         let server = realm.url.clone();
@@ -131,7 +168,7 @@ impl Client {
             observer: Arc::clone(&observer),
             slot: Mutex::new(Slot::default()),
             finished: AtomicU64::new(0),
-            skew: std::sync::Mutex::default(),
+            clock: OtherClock::default(),
             life: AtomicU64::new(token::DEFAULT_LIFE.as_secs()),
             server,
         };
@@ -144,9 +181,11 @@ impl Client {
             base,
             admin_client,
             permits: Semaphore::new(CONCURRENCY),
+            slow_permits: Semaphore::new(SLOW_CONCURRENCY),
             circuit: Circuit::default(),
             limits,
             observer,
+            gate,
         })))
     }
 
@@ -161,28 +200,32 @@ impl Client {
         #[serde(rename_all = "camelCase")]
         struct Realm {
             id: Option<String>,
-            access_token_lifespan: Option<u64>,
-            access_token_lifespan_for_implicit_flow: Option<u64>,
+            access_token_lifespan: Option<i64>,
+            access_token_lifespan_for_implicit_flow: Option<i64>,
+            sso_session_max_lifespan: Option<u64>,
+            sso_session_max_lifespan_remember_me: Option<u64>,
         }
         let realm: Realm = self.0.read(REALM, Path::default(), time).await?;
         let (Some(id), Some(life)) = (realm.id, realm.access_token_lifespan) else {
             return Err(self.forbidden(REALM));
         };
-        let access_token_lifespan = Duration::from_secs(life);
-        Ok(RealmInfo {
+        let longest_session = realm.sso_session_max_lifespan.max(realm.sso_session_max_lifespan_remember_me);
+        let mut info = RealmInfo {
             id,
-            access_token_lifespan,
-            implicit_token_lifespan: realm
-                .access_token_lifespan_for_implicit_flow
-                .map_or(access_token_lifespan, Duration::from_secs),
-        })
+            access_token_lifespan: Duration::ZERO,
+            implicit_token_lifespan: Duration::ZERO,
+            longest_session: Duration::from_secs(longest_session.unwrap_or_default()),
+        };
+        info.access_token_lifespan = info.lifespan(life);
+        info.implicit_token_lifespan = info.lifespan(realm.access_token_lifespan_for_implicit_flow.unwrap_or(life));
+        Ok(info)
     }
 
-    /// How many seconds Keycloak's clock was ahead of ours (negative: behind) at the last sign-in; `None` before the
-    /// first. A difference within the time that the sign-in took counts as none. From the token's `iat`, because
+    /// How many seconds Keycloak's clock is ahead of ours now (negative: behind), as far as the last sign-in tells; `None`
+    /// before the first. A difference within the time that the sign-in took counts as none. From the token's `iat`, because
     /// Keycloak 26.7.3 sends no `Date`, and a proxy's would be another clock.
     pub fn clock_skew(&self) -> Option<i64> {
-        self.0.tokens.skew()
+        self.0.tokens.clock.ahead()
     }
 
     /// Why nothing is sent to the server now, if so: it did not answer several times in a row. Calls fail at once then,

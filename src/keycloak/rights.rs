@@ -10,7 +10,7 @@ use super::{
     http::{Endpoint, Time},
     path::Path,
     targets::{CLIENTS, RoleRep},
-    types::MissingRight,
+    types::{MissingRight, Target},
     users::USER,
 };
 use crate::config::UserMatch;
@@ -53,6 +53,28 @@ impl Client {
              client's dedicated scope leave \"Full scope allowed\" on)"
         );
         MissingRight { right, message }
+    }
+
+    /// Which role of Keycloak's administration the target is, if it is one that the operator's own account does not have.
+    /// Keycloak 26.7.3 lets an account map a role of its administration, and take it away, only if it has that role's rights
+    /// itself; a composite that contains the same role it maps all the same.
+    pub async fn lacks_itself(&self, target: &Target) -> Result<Option<String>, Error> {
+        let Target::ClientRole { client, id, name } = target else { return Ok(None) };
+        let lacks = async {
+            let Some(of) = self.admin_clients(Time::PerRead).await?.remove(client) else { return Ok(None) };
+            let own = self.own_account().await?;
+            let path = Path::of(&["users", &own, "role-mappings", "clients", client, "composite"])?;
+            let roles: Vec<RoleRep> = self.0.read(SELF_TEST, path, Time::PerRead).await?;
+            Ok((!roles.iter().any(|role| role.id == *id)).then(|| format!("{of}/{name}")))
+        };
+        lacks.await.map_err(|error: Error| error.during(|| self.action("check the operator's own roles in")))
+    }
+
+    /// Id of the operator's service account.
+    async fn own_account(&self) -> Result<String, Error> {
+        let own = format!("service-account-{}", self.0.tokens.client_id);
+        let found = self.find_user_by(UserMatch::Username, &own).await?;
+        found.map(|own| own.id).ok_or_else(|| self.forbidden(USER))
     }
 
     /// Keycloak says with each user what the caller may do to it; in full only where the user is read by id.

@@ -68,11 +68,15 @@ impl Client {
 
     /// The client with exactly this `clientId`. Without `view-clients` Keycloak can answer with an empty list.
     pub(super) async fn client(&self, client_id: &str) -> Result<Option<ClientRep>, Error> {
+        self.client_within(client_id, Time::PerRead).await
+    }
+
+    pub(super) async fn client_within(&self, client_id: &str, time: Time) -> Result<Option<ClientRep>, Error> {
         if client_id.is_empty() {
             return Err(Error::new(Kind::InvalidInput, CLIENTS.label, "an empty clientId names no client"));
         }
         let path = Path::of(&["clients"])?.query(&[("clientId", client_id)]);
-        let clients: Vec<ClientRep> = self.0.read(CLIENTS, path, Time::PerRead).await?;
+        let clients: Vec<ClientRep> = self.0.read(CLIENTS, path, time).await?;
         Ok(clients.into_iter().find(|client| client.client_id == client_id))
     }
 

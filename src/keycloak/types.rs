@@ -1,6 +1,12 @@
 //! What the client takes and gives. Ids are identities; names are for people, and a hint.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use jiff::Timestamp;
 
 /// The realm.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +17,15 @@ pub struct RealmInfo {
     pub access_token_lifespan: Duration,
     /// The same for the implicit flow.
     pub implicit_token_lifespan: Duration,
+    /// How long a session lasts at most; offline sessions may last longer.
+    pub longest_session: Duration,
+}
+
+impl RealmInfo {
+    /// A token's lifespan as it is configured: -1 means until the session's longest life is over.
+    pub(super) fn lifespan(&self, seconds: i64) -> Duration {
+        u64::try_from(seconds).map_or(self.longest_session, Duration::from_secs)
+    }
 }
 
 /// A user.
@@ -26,6 +41,30 @@ pub struct User {
     pub email_verified: bool,
     /// A disabled user cannot sign in.
     pub enabled: bool,
+}
+
+/// What a user still has to do, and what shows what was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Required actions in the user's list.
+    pub pending: BTreeSet<String>,
+    /// What the user signs in with.
+    pub credentials: Vec<Credential>,
+    /// Whether the address was verified.
+    pub email_verified: bool,
+    /// Attributes, as far as the realm's user profile shows them to administrators.
+    pub attributes: BTreeMap<String, Vec<String>>,
+    /// Whether it is a client's service account.
+    pub is_service_account: bool,
+}
+
+/// Something with which a user signs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// What it is, as `otp`.
+    pub type_: String,
+    /// When it was made, in milliseconds since 1970.
+    pub created: Option<i64>,
 }
 
 /// A group.
@@ -157,6 +196,24 @@ pub enum Removal {
     TargetGone,
     /// The user is gone, and the pinned realm answers.
     UserGone,
+}
+
+/// What somebody did to a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was made.
+    Given,
+    /// It was removed.
+    Taken,
+}
+
+/// Who changed something, and when, by Keycloak's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deed {
+    /// The username, or what is known of somebody of another realm.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A right that the operator's service account lacks.

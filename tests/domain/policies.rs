@@ -80,9 +80,28 @@ impl PolicyBuilder {
         self.0.spec.duration.max = duration.into();
         self
     }
+    /// What the subject must have done in Keycloak.
+    pub fn wants_done(mut self, actions: &[&str]) -> Self {
+        self.0.spec.required_actions = actions.iter().map(ToString::to_string).collect();
+        self
+    }
     pub fn wants_reason(mut self, pattern: &str, hint: &str) -> Self {
         let (pattern, hint) = (Some(pattern.to_owned()), Some(hint.to_owned()));
         self.0.spec.reason = Some(api::ReasonRule { required: true, pattern, hint });
+        self
+    }
+    /// Lends roles of clients in the place of its grants: a grant's name, and the client's.
+    pub fn client_roles(mut self, grants: &[(&str, &str)]) -> Self {
+        let role = |(name, client): &(&str, &str)| api::Grant {
+            name: (*name).into(),
+            client_role: Some(api::ClientRole { client: (*client).into(), role: (*name).into() }),
+            ..api::Grant::default()
+        };
+        self.0.spec.grants = grants.iter().map(role).collect();
+        self
+    }
+    pub fn at_end(mut self, at_end: api::AtEnd) -> Self {
+        self.0.spec.sessions = Some(api::Sessions { at_end });
         self
     }
     /// Deleted and made anew.

@@ -2,8 +2,8 @@
 
 use hallpass::{
     api::{
-        self, AccessRequest, EndReason, GrantStatus, Phase, PolicyPin, TargetState, TargetStatus, TargetType, Vote,
-        VoteDecision,
+        self, AccessRequest, AtEnd, EndReason, GrantStatus, Phase, PolicyPin, TargetState, TargetStatus, TargetType,
+        Vote, VoteDecision,
     },
     domain::{Forged, Instead, Request},
 };
@@ -178,6 +178,8 @@ impl RequestBuilder {
             end_reason: None,
             ended_at: None,
             powerless_at: None,
+            sessions: None,
+            token_lifespan: None,
             targets: targets.to_vec(),
         });
         self.with_finalizer()
@@ -197,6 +199,13 @@ impl RequestBuilder {
         }
         request
     }
+    /// What was recorded at activation: which sessions end, and how long tokens lived.
+    pub fn recorded_at_activation(mut self, sessions: Option<AtEnd>, token_lifespan: Option<i64>) -> Self {
+        if let Some(grant) = &mut self.status().grant {
+            (grant.sessions, grant.token_lifespan) = (sessions, token_lifespan);
+        }
+        self
+    }
     pub fn until(mut self, seconds: i64) -> Self {
         if let Some(grant) = &mut self.status().grant {
             grant.deadline = Time(at(seconds));
@@ -210,6 +219,10 @@ impl RequestBuilder {
     }
     pub fn read(&self) -> Request {
         Request::parse(&self.0)
+    }
+    /// Its time is up by the boot-time clock.
+    pub fn time_is_up(&self) -> Request {
+        Request { time_is_up: true, ..self.read() }
     }
     /// This is what counts, and the API server has something else.
     pub fn forged(&self, found: &Self, instead: Instead) -> Request {

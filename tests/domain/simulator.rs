@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{events::*, life::may_go, world::*};
 use hallpass::{
-    api::{Phase, VoteDecision},
+    api::{AtEnd, Phase, TargetState, VoteDecision},
     domain::{Decision, Effect, Guard, Lookup, Outcome, OutcomeResult, Policy, PolicyView, Request, decide},
 };
 
@@ -38,6 +38,8 @@ pub struct Simulator {
     /// Under which rules a ballot was given out.
     ballots: BTreeMap<String, String>,
     signals: usize,
+    /// Requests whose sessions were ended.
+    signed_out: BTreeSet<usize>,
 }
 
 impl Simulator {
@@ -47,7 +49,7 @@ impl Simulator {
         base.0.spec.approval.get_or_insert_default().timeout = Some("3h".into());
         let policies = vec![
             base.clone(),
-            base.clone().automatic(),
+            base.clone().automatic().at_end(AtEnd::EndAll),
             base.clone().stage("security", 1, &[SECURITY]),
             base.clone().suspended(),
             base.clone().made_anew(),
@@ -74,6 +76,7 @@ impl Simulator {
             policies,
             ballots: BTreeMap::new(),
             signals: 0,
+            signed_out: BTreeSet::new(),
         }
     }
 
@@ -237,6 +240,15 @@ impl Simulator {
                     travelling: None,
                 });
             }
+            Effect::EndSessions { which: _, removed } => {
+                for name in removed {
+                    let mapping = &self.keycloak[name];
+                    assert!(!(mapping.there && mapping.ours), "signed out before {name} was gone");
+                }
+                self.signed_out.insert(i);
+                return Some(Outcome { target: String::new(), result: OutcomeResult::SessionsEnded });
+            }
+            Effect::AskForActions(_) => panic!("the policy wants nothing done"),
             Effect::Record { .. } => panic!("nobody submits for others here"),
             Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                 let mood = self.mapping(&target.name).mood.unwrap_or(Mood::Works);
@@ -299,9 +311,15 @@ impl Simulator {
                 }
                 Effect::AddFinalizer => !to.is_some_and(Phase::is_final),
                 Effect::RemoveFinalizer => to.is_some_and(Phase::is_final),
-                Effect::Record { .. } => false,
+                Effect::EndSessions { .. } => to == Some(Phase::Revoking),
+                Effect::Record { .. } | Effect::AskForActions(_) => false,
             };
             assert!(allowed, "{effect:?} in {to:?}");
+        }
+        if let (Some(grant), true) = (&after.status.grant, from != to && to.is_some_and(Phase::is_final)) {
+            let taken = grant.targets.iter().any(|target| target.state == TargetState::Removed);
+            assert_eq!(self.signed_out.contains(&i), taken && grant.sessions.is_some(), "{grant:?}");
+            assert_eq!(grant.powerless_at.is_some(), taken, "{grant:?}");
         }
         if let (Some(ballot), PolicyView::Ready(policy)) = (&after.status.ballot, &self.world.policy) {
             self.ballots.entry(format!("{i}{ballot}")).or_insert_with(|| policy.rules.clone());

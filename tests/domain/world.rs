@@ -3,13 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use hallpass::{
     api::{self, AccessRequest, AccessRequestStatus, Phase, PinnedSubject, TargetStatus},
     domain::{
-        Decision, Directory, Effect, Guard, Lookup, Needs, Next, Observed, Outcome, OutcomeResult, People, Person,
-        Policy, PolicyView, Request, Resolved, Rosters, TargetsError, decide, delegation::Record, needs,
+        Account, Decision, Directory, Effect, Guard, Lookup, Missing, Needs, Next, Observed, Outcome, OutcomeResult,
+        People, Person, Policy, PolicyView, Request, Resolved, Rosters, Sessions, TargetsError, decide,
+        delegation::Record, is_over, needs,
     },
 };
 use jiff::Timestamp;
@@ -52,12 +54,21 @@ pub struct World {
     pub people: People,
     pub rosters: Option<Arc<Rosters>>,
     pub realm_id: &'static str,
+    /// Whether the grants lead to Keycloak's administration, which is allowed.
+    pub administers: bool,
+    /// How long tokens live, or why nobody knows.
+    pub lifespan: Result<Duration, String>,
     /// Targets that the subject has in Keycloak, by the grants' names.
     pub mapped: BTreeSet<String>,
     pub targets_error: Option<TargetsError>,
+    /// What Alice has done of what Keycloak can ask for.
+    pub account: Account,
     pub record: Result<Record, String>,
     pub siblings: Vec<Request>,
     pub travelling: BTreeMap<String, Timestamp>,
+    /// What live requests lack, once somebody has looked.
+    pub missing: Option<Vec<Missing>>,
+    pub clocks: Option<String>,
     pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
@@ -84,11 +95,16 @@ pub fn world(policy: &PolicyBuilder) -> World {
         ]),
         rosters: None,
         realm_id: "realm",
+        administers: false,
+        lifespan: Ok(Duration::from_mins(5)),
         mapped: BTreeSet::new(),
         targets_error: None,
+        account: Account::default(),
         record: Ok(Record { since: at(-3 * 3600), by: None, full: false }),
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
+        missing: None,
+        clocks: None,
         released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
@@ -127,6 +143,10 @@ impl World {
     /// The admission policies are away.
     pub fn unguarded(self) -> Self {
         self.guard(Guard::NotInForce("hallpass-identity was deleted".into()))
+    }
+    pub fn clocks_differ(mut self) -> Self {
+        self.clocks = Some("the clock of the API server is 40 s behind the operator's".into());
+        self
     }
     pub fn nobody(mut self, name: &str) -> Self {
         self.people.insert(name.into(), Lookup::Nobody(format!("{name} leads to a disabled user")));
@@ -205,10 +225,14 @@ impl World {
             },
             policy,
             people,
+            account: targets.then(|| Ok(self.account.clone())),
+            clocks: self.clocks.clone(),
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),
+            token_lifespan: (targets || is_over(request, &self.outcomes, self.now)).then(|| self.lifespan.clone()),
             travelling: self.travelling.clone(),
+            missing: self.missing.clone(),
             released: self.released.clone(),
             outcomes: self.outcomes.clone(),
             ballot: format!("b{}", self.ballots.get()),
@@ -221,7 +245,8 @@ impl World {
         }
         let resolved = policy.wanted(&request.grants).map(|grant| {
             let TargetStatus { name, type_, id, client, display, .. } = ours(&grant.name);
-            Resolved { mapped: self.mapped.contains(&name), grant: name, type_, id, client, display }
+            let (mapped, administers) = (self.mapped.contains(&name), self.administers);
+            Resolved { mapped, administers, grant: name, type_, id, client, display }
         });
         Ok(resolved.collect())
     }
@@ -348,6 +373,16 @@ pub fn words(effect: &Effect) -> String {
         Effect::Confirm(target) => format!("confirm {}", target.name),
         Effect::Unmap(target) => format!("unmap {}", target.name),
         Effect::HandOver { target, to } => format!("hand {} over to {to}", target.name),
+        Effect::EndSessions { which: Sessions::All, removed } => {
+            format!("end all sessions after {}", removed.join(" "))
+        }
+        Effect::EndSessions { which: Sessions::OfClients(clients), removed } => {
+            let clients: Vec<_> = clients.iter().map(String::as_str).collect();
+            format!("end sessions of {} after {}", clients.join(" "), removed.join(" "))
+        }
+        Effect::AskForActions(actions) => {
+            format!("ask for {}", actions.iter().cloned().collect::<Vec<_>>().join(", "))
+        }
         Effect::Record { digest: _, until } => format!("record until {until}"),
     }
 }

@@ -125,12 +125,17 @@ pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
         identity: Identity::default(),
         service_accounts: Vec::new(),
         settle_time: None,
+        check_interval: None,
         allow_admin_roles: false,
     }
 }
 
 pub(crate) fn hasty(realm: &Realm) -> Client {
-    let limits = Limits { write: Duration::from_millis(400), read: Duration::from_millis(400) };
+    let limits = Limits {
+        write: Duration::from_millis(400),
+        read: Duration::from_millis(400),
+        sessions: Duration::from_millis(400),
+    };
     Client::with(realm, Options { limits, ..Options::default() }).expect("valid configuration")
 }
 

@@ -115,11 +115,6 @@ impl History {
         self.versions.last().expect("at least one")
     }
 
-    /// When it was over; nothing while it is not.
-    pub fn over(&self) -> Option<u64> {
-        self.versions.iter().find(|version| version.is_final()).map(|version| version.rv)
-    }
-
     /// The version in which a signal stood first.
     pub fn first_with(&self, key: &str, value: &str) -> Option<&Version> {
         self.versions.iter().find(|version| signals(&version.object).any(|signal| signal == (key, value)))

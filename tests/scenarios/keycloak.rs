@@ -28,6 +28,7 @@ fn configured(admin: &Admin, robot: &Robot) -> Realm {
         identity: Identity::default(),
         service_accounts: Vec::new(),
         settle_time: None,
+        check_interval: None,
         allow_admin_roles: false,
     }
 }

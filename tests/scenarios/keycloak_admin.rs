@@ -86,6 +86,14 @@ pub struct Robot {
     pub account: Person,
 }
 
+/// A client at which people sign in.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Id of the client.
+    pub id: String,
+    pub client_id: String,
+}
+
 /// A session of the server's administrator.
 pub struct Admin {
     pub stack: Stack,
@@ -326,6 +334,24 @@ impl Admin {
         robot
     }
 
+    /// A client without a secret at which people sign in, with a browser or with name and password.
+    pub async fn app(&self) -> App {
+        self.app_named(&unique("app"), &json!({})).await
+    }
+
+    /// The same with this very `clientId` and more properties; one that is there already is taken over.
+    pub async fn app_named(&self, client_id: &str, more: &Value) -> App {
+        let mut body = json!({
+            "clientId": client_id, "publicClient": true, "directAccessGrantsEnabled": true, "standardFlowEnabled": true,
+            "redirectUris": [format!("https://{client_id}.example.com/*")],
+        });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        self.create_if_missing("clients", &body).await;
+        let id = self.find_client(client_id).await;
+        self.made.lock().expect("lock").push(format!("clients/{id}"));
+        App { id, client_id: client_id.into() }
+    }
+
     // Realms
 
     /// Makes this realm, with a client that has this secret and the operator's rights; one that is there already stays.
@@ -377,6 +403,36 @@ impl Admin {
         let answer = self.password_grant(realm, client_id, &user.username, &user.password).await;
         assert!(answer["access_token"].is_string(), "{} cannot sign in: {answer}", user.username);
         answer
+    }
+
+    /// Sends a form to an endpoint of the realm's protocol, as `token` or `token/introspect`: status and answer.
+    pub async fn protocol(&self, endpoint: &str, form: &[(&str, &str)]) -> (u16, Value) {
+        let url = format!("{}/realms/{}/protocol/openid-connect/{endpoint}", self.stack.url, self.stack.realm);
+        let response = self.http.post(&url).form(form).send().await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        let status = response.status().as_u16();
+        (status, response.json().await.unwrap_or_default())
+    }
+
+    /// Signs in at a client with name and password.
+    pub async fn signs_in_at(&self, user: &Person, app: &App, scope: &str) -> Value {
+        let form = [
+            ("grant_type", "password"),
+            ("scope", scope),
+            ("client_id", &app.client_id),
+            ("username", &user.username),
+            ("password", &user.password),
+        ];
+        let (status, answer) = self.protocol("token", &form).await;
+        assert_eq!(status, 200, "{} cannot sign in: {answer}", user.username);
+        answer
+    }
+
+    /// What a refresh token (an offline one, too) still gives: an access token's claims, or why not.
+    pub async fn refresh(&self, app: &App, tokens: &Value) -> Result<Value, String> {
+        let token = tokens["refresh_token"].as_str().expect("a refresh token");
+        let form = [("grant_type", "refresh_token"), ("client_id", &app.client_id), ("refresh_token", token)];
+        let (status, answer) = self.protocol("token", &form).await;
+        if status == 200 { Ok(claims(&text(&answer["access_token"]))) } else { Err(answer.to_string()) }
     }
 
     /// The claims of a fresh access token of the user.

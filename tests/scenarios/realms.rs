@@ -28,6 +28,12 @@ pub const BLIND: &str = "blind";
 /// The realm of everybody, with people found by e-mail address.
 pub const BY_EMAIL: &str = "by-email";
 
+/// The realm of everybody, where policies may lend Keycloak's own administration.
+pub const TRUSTING: &str = "trusting";
+/// A client of the realm of everybody whose tokens live for longer than others.
+pub const PATIENT_CLIENT: &str = "patient";
+/// How many seconds those live; the realm's live for 300.
+pub const PATIENT_LIFESPAN: i64 = 330;
 /// Another realm of the server, behind a [`Gate`].
 pub const GATED: &str = "gated";
 /// Another realm of the server, which scenarios make, rename and delete: one at a time, see [`wandering`].
@@ -35,7 +41,7 @@ pub const WANDERING: &str = "wandering";
 /// The realm of everybody, with a service account whose rights a scenario takes away and gives back.
 pub const LIMITED: &str = "limited";
 
-const ALL: [&str; 7] = [UNREACHABLE, WRONG_SECRET, BLIND, BY_EMAIL, GATED, WANDERING, LIMITED];
+const ALL: [&str; 8] = [UNREACHABLE, WRONG_SECRET, BLIND, BY_EMAIL, TRUSTING, GATED, WANDERING, LIMITED];
 
 /// What the scenarios need to know of the realms.
 pub struct Realms {
@@ -105,6 +111,8 @@ async fn realms(config: &Path, present: &str) -> String {
     // Two users may have one address, as they may in the realms of many companies.
     let twins = json!({"duplicateEmailsAllowed": true, "loginWithEmailAllowed": false});
     keycloak.call(Method::PUT, "", Some(&twins)).await;
+    let lifespan = json!({"access.token.lifespan": PATIENT_LIFESPAN.to_string()});
+    keycloak.app_named(PATIENT_CLIENT, &json!({ "attributes": lifespan })).await;
     let robot = keycloak.robot(&["manage-users", "view-realm"]).await;
     let limited = keycloak.robot(&["manage-users", "view-realm", "view-clients"]).await;
     let folder = config.parent().expect("a folder").join("secrets");
@@ -126,6 +134,7 @@ async fn realms(config: &Path, present: &str) -> String {
         (UNREACHABLE, json!({"url": "https://127.0.0.1:1"})),
         (WRONG_SECRET, json!({"auth": client("hallpass", secret("a-secret-that-is-wrong"))})),
         (BLIND, json!({"auth": client(&robot.client_id, secret(&robot.secret))})),
+        (TRUSTING, json!({"allowAdminRoles": true})),
         (BY_EMAIL, json!({"identity": {"usernamePrefix": "oidc:", "match": "email", "groupPrefix": "oidc:"}})),
         (GATED, json!({"url": format!("https://127.0.0.1:{port}"), "realm": GATED, "auth": ours})),
         (WANDERING, json!({"realm": WANDERING, "auth": ours})),
@@ -137,6 +146,9 @@ async fn realms(config: &Path, present: &str) -> String {
             if !value.is_null() {
                 let _ = writeln!(text, "  {key}: {value}");
             }
+        }
+        if let Some(allowed) = changes.get("allowAdminRoles") {
+            let _ = writeln!(text, "  allowAdminRoles: {allowed}");
         }
     }
     text

@@ -243,6 +243,10 @@ async fn a_broken_policy_is_refused_with_the_field_named() {
             good().with("duration", json!({"default": "2h", "max": "1h"})),
             vec!["spec.duration.default", "must not be longer than duration.max"],
         ),
+        (
+            good().with("sessions", json!({"atEnd": "EndClientSessions"})),
+            vec!["spec.sessions.atEnd", "all client roles", "EndAll or Keep"],
+        ),
         (good().lasting_at_most("1d"), vec!["spec.duration.max", duration]),
         (good().lasting_at_most("721h"), vec!["spec.duration.max", duration]),
         (good().timeout("1s"), vec!["spec.approval.timeout", duration]),
@@ -313,9 +317,11 @@ async fn a_policy_that_cannot_be_acted_on_is_not_ready_with_the_reason() {
             "grant \"lift\": who is in",
         ),
         (good("power").realm_role("power", &power.name), "ReachesAdministration", "grant \"power\":"),
-        (good("totp").with("requiredActions", json!(["X"])), "NotSupported", "spec.requiredActions: not supported yet"),
-        (good("end").with("sessions", json!({"atEnd": "EndAll"})), "NotSupported", "spec.sessions.atEnd"),
-        (good("admin").with("allowAdminRoles", json!(true)), "NotSupported", "spec.allowAdminRoles: not supported yet"),
+        (
+            good("totp").with("requiredActions", json!(["X"])),
+            "Invalid",
+            "spec.requiredActions[0]: \"X\" leaves no evidence",
+        ),
     ] {
         // when
         let policy = policy.create().await.unwrap();

@@ -58,6 +58,12 @@ realms:
   {{- with .settleTime }}
   settleTime: {{ . | quote }}
   {{- end }}
+  {{- if .allowAdminRoles }}
+  allowAdminRoles: true
+  {{- end }}
+  {{- with .checkInterval }}
+  checkInterval: {{ . | quote }}
+  {{- end }}
 {{- end }}
 {{- with .Values.release }}
 release: {{- toYaml . | nindent 2 }}

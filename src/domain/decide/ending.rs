@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Decision, Draft, Effect, Next};
+use super::{Decision, Draft, Effect, Next, sessions};
 use crate::{
     api::{self, End, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
@@ -21,7 +21,7 @@ const NOT_YET: &str = "not counted yet: ";
 /// Said in `why` of an end that nobody vouches for.
 const BEFORE_THE_EPOCH: &str = "the admission policies were changed, and this may be from before; end it once more";
 /// A revocation that is this late is overdue.
-const OVERDUE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const OVERDUE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Whether it is not known yet if an end counts.
 pub(super) fn is_open(end: &End) -> bool {
@@ -160,7 +160,13 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
                     failed = true;
                     failures.push(format!("{}: {why}", target.name));
                 }
-                OutcomeResult::Mapped | OutcomeResult::Missing | OutcomeResult::HandedOver => {}
+                OutcomeResult::Refused(_)
+                | OutcomeResult::Asked
+                | OutcomeResult::Mapped
+                | OutcomeResult::Missing
+                | OutcomeResult::HandedOver
+                | OutcomeResult::SessionsEnded
+                | OutcomeResult::SessionsLeft(_) => {}
             }
         }
         if target.state.is_over() {
@@ -220,9 +226,12 @@ fn over(mut draft: Draft<'_>, mut grant: GrantStatus, cause: EndReason) -> Decis
         );
         return draft.ends(phase, "Released", message);
     }
-    grant.ended_at = Some(draft.time());
+    grant.ended_at.get_or_insert(draft.time());
     draft.status.grant = Some(grant);
-    draft.ends(phase, cause.as_str(), sentence)
+    match sessions::end(draft, sentence) {
+        Ok((draft, sentence)) => draft.ends(phase, cause.as_str(), sentence),
+        Err(decision) => *decision,
+    }
 }
 
 /// Not all of it could be taken away: again, without end.

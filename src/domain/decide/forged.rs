@@ -65,6 +65,8 @@ fn take_away(draft: Draft<'_>, forged: &Forged) -> Decision {
         end_reason: None,
         ended_at: None,
         powerless_at: None,
+        sessions: None,
+        token_lifespan: None,
         targets: Vec::new(),
     };
     let Draft { request, observed, now, mut status } = draft;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Decision, Draft, Effect, Next, ending};
+use super::{Decision, Draft, Effect, Next, drift, ending};
 use crate::{
     api::{Phase, TargetState, TargetStatus},
     domain::{Outcome, OutcomeResult, conditions::Reason},
@@ -37,7 +37,15 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
                 (OutcomeResult::Mapped, Some(until)) => drop(settling.insert(target.name.clone(), until)),
                 (OutcomeResult::Missing, _) => target.pre_existing = false,
                 (OutcomeResult::Failed(why), _) => failures.push(format!("{}: {why}", target.name)),
-                (OutcomeResult::Removed | OutcomeResult::HandedOver, _) => {}
+                (
+                    OutcomeResult::Removed
+                    | OutcomeResult::HandedOver
+                    | OutcomeResult::SessionsEnded
+                    | OutcomeResult::SessionsLeft(_)
+                    | OutcomeResult::Asked
+                    | OutcomeResult::Refused(_),
+                    _,
+                ) => {}
             }
         }
     }
@@ -56,8 +64,7 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
         return draft.goes(Phase::Activating, &reason, Vec::new(), Next::At(until.min(deadline)));
     }
     let retry = Next::Retry { until: Some(deadline) };
-    if let Some(why) = draft.guard_problem() {
-        let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing more is granted: {why}"));
+    if let Some(reason) = draft.obstacle("nothing more is granted") {
         return draft.goes(Phase::Activating, &reason, Vec::new(), retry);
     }
     if failures.is_empty() {
@@ -75,9 +82,8 @@ pub(super) fn active(mut draft: Draft<'_>) -> Decision {
         return ending::begin(draft, cause);
     }
     let Some(deadline) = draft.request.deadline() else { return ending::without_grant(draft) };
-    let reason = Reason::new("Active", format!("the access is in place until {deadline}"));
     let effects = draft.finalizer();
-    draft.goes(Phase::Active, &reason, effects, Next::At(deadline))
+    drift::active(draft, deadline, effects)
 }
 
 impl Draft<'_> {

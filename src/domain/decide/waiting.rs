@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Decision, Draft, Effect, Next, ballot, earliest, ending};
+use super::{Decision, Draft, Effect, Next, ballot, earliest, ending, gate, sessions};
 use crate::{
     api::{self, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
@@ -91,8 +91,7 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
         let reason = Reason::new("WaitingForStart", format!("approved; starts at {start}"));
         return draft.goes(Phase::Approved, &reason, Vec::new(), Next::At(start));
     }
-    if let Some(why) = draft.guard_problem() {
-        let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing is granted: {why}"));
+    if let Some(reason) = draft.obstacle("nothing is granted") {
         return draft.waits(Phase::Approved, &reason);
     }
     let subject = match draft.judged(policy) {
@@ -118,6 +117,10 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
         return draft.counted(policy, &tally);
     }
     let draft = match draft.starts_once(tally.has_fresh_vote()) {
+        Ok(draft) => draft,
+        Err(decision) => return *decision,
+    };
+    let draft = match gate::pass(draft, policy) {
         Ok(draft) => draft,
         Err(decision) => return *decision,
     };
@@ -236,7 +239,7 @@ impl Draft<'_> {
         self.goes(phase, reason, Vec::new(), Next::Retry { until })
     }
 
-    fn keycloak_unavailable(self, why: &str) -> Decision {
+    pub(super) fn keycloak_unavailable(self, why: &str) -> Decision {
         let phase = self.request.phase().unwrap_or(Phase::Pending);
         self.waits(phase, &Reason::new("KeycloakUnavailable", why))
     }
@@ -368,6 +371,7 @@ impl Draft<'_> {
         let starts_at = whole_seconds(self.now);
         let ends = later(starts_at, self.request.duration.unwrap_or(policy.default_duration));
         let deadline = earliest([Some(ends), self.request.not_after.map(whole_seconds)]).unwrap_or(ends);
+        let sessions = sessions::at_end(policy, targets.iter().any(|target| target.administers));
         let targets: Vec<TargetStatus> = targets.iter().map(|target| self.intended(target)).collect();
         let effects = super::live::effects_for(&targets);
         self.status.ends_at = Some(deadline.to_string());
@@ -377,6 +381,8 @@ impl Draft<'_> {
             end_reason: None,
             ended_at: None,
             powerless_at: None,
+            sessions,
+            token_lifespan: sessions::asked_lifespan(self.observed),
             targets,
         });
         self.goes(Phase::Activating, &Reason::new("Activating", "the access is being put in place"), effects, Next::Now)

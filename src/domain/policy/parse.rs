@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     super::{duration, hex, votes},
-    Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter,
+    Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, RequiredAction, Stage, Subject, Submitter,
 };
-use crate::api;
+use crate::api::{self, AtEnd};
 
 /// Default of `spec.approval.timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_hours(24);
@@ -53,18 +53,7 @@ impl Policy {
             allow_admin_roles,
         } = &policy.spec;
         let mut problems = Problems::default();
-        for (there, field) in [
-            (!required_actions.is_empty(), "requiredActions"),
-            (
-                sessions.as_ref().is_some_and(|sessions| sessions.at_end != api::AtEnd::Keep),
-                "sessions.atEnd other than Keep",
-            ),
-            (*allow_admin_roles, "allowAdminRoles"),
-        ] {
-            if there {
-                problems.add(ProblemReason::NotSupported, format!("spec.{field}: not supported yet; remove it"));
-            }
-        }
+        let at_end = sessions.as_ref().map(|api::Sessions { at_end }| *at_end).unwrap_or_default();
         let max_duration = problems.duration("spec.duration.max", &durations.max);
         let default_duration = match &durations.default {
             None => DEFAULT_DURATION.min(max_duration),
@@ -84,7 +73,7 @@ impl Policy {
             generation: policy.metadata.generation.unwrap_or_default(),
             realm: realm.clone(),
             suspended: *suspended,
-            grants: parse_grants(grants, &mut problems),
+            grants: parse_grants(grants, at_end, &mut problems),
             requesters: requesters.iter().map(requester).collect(),
             submitters: parse_submitters(submitters, &approval, &mut problems),
             namespaces: namespaces.iter().cloned().collect(),
@@ -93,13 +82,16 @@ impl Policy {
             reason: parse_reason(reason.as_ref(), &mut problems),
             approval: parse_approval(&approval, &mut problems),
             timeout,
+            at_end,
+            allow_admin_roles: *allow_admin_roles,
+            required_actions: parse_actions(required_actions, &mut problems),
             rules: digest(&policy.spec),
         };
         if problems.0.is_empty() { Ok(parsed) } else { Err(problems.0) }
     }
 }
 
-fn parse_grants(grants: &[api::Grant], problems: &mut Problems) -> Vec<Grant> {
+fn parse_grants(grants: &[api::Grant], at_end: AtEnd, problems: &mut Problems) -> Vec<Grant> {
     let mut parsed: Vec<Grant> = Vec::new();
     for (i, grant) in grants.iter().enumerate() {
         let api::Grant { name, realm_role, client_role, group } = grant;
@@ -118,6 +110,13 @@ fn parse_grants(grants: &[api::Grant], problems: &mut Problems) -> Vec<Grant> {
         if let Some(other) = parsed.iter().find(|other| other.kind == kind || other.name == *name) {
             let message = format!("spec.grants: {name:?} and {:?} are the same", other.name);
             problems.add(ProblemReason::DuplicateTarget, message);
+        }
+        if at_end == AtEnd::EndClientSessions && client_role.is_none() {
+            let message = format!(
+                "spec.sessions.atEnd EndClientSessions ends the sessions of the clients whose roles are lent, and grant \
+                 {name:?} is no client's role; say EndAll or Keep, or put it into a policy of its own"
+            );
+            problems.add(ProblemReason::Invalid, message);
         }
         parsed.push(Grant { name: name.clone(), kind });
     }
@@ -166,6 +165,25 @@ fn parse_submitters(
         parsed.push(Submitter { username, pre_approves: pre_approves.clone() });
     }
     parsed
+}
+
+/// Only what leaves something behind that can be looked at: that an action is not in the list any more proves nothing.
+fn parse_actions(names: &[String], problems: &mut Problems) -> Vec<RequiredAction> {
+    let mut actions = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let Some(action) = RequiredAction::parse(name) else {
+            let all = RequiredAction::ALL.map(RequiredAction::as_str).join(", ");
+            let message = format!(
+                "spec.requiredActions[{i}]: {name:?} leaves no evidence that can be checked; allowed are {all}, in these very letters"
+            );
+            problems.add(ProblemReason::Invalid, message);
+            continue;
+        };
+        if !actions.contains(&action) {
+            actions.push(action);
+        }
+    }
+    actions
 }
 
 fn parse_reason(reason: Option<&api::ReasonRule>, problems: &mut Problems) -> ReasonRule {
@@ -246,14 +264,14 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         requesters,
         submitters,
         approval,
+        required_actions,
         description: _,
         suspended: _,
         namespaces: _,
         duration: _,
         reason: _,
-        required_actions: _,
         sessions: _,
-        allow_admin_roles: _,
+        allow_admin_roles,
     } = spec;
     let mut hash = Sha256::new();
     for part in [
@@ -266,6 +284,14 @@ fn digest(spec: &api::AccessPolicySpec) -> String {
         // These types serialize to JSON always: they have no maps with other keys than strings.
         hash.update(part.unwrap_or_default());
         hash.update([0]);
+    }
+    // Left out where it is not said, so that other policies keep their digest.
+    if *allow_admin_roles {
+        hash.update("allowAdminRoles");
+    }
+    // Policies without any keep the digest that they had before there were some.
+    if !required_actions.is_empty() {
+        hash.update(serde_json::to_vec(required_actions).unwrap_or_default());
     }
     hex(&hash.finalize())
 }

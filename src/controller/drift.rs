@@ -1,0 +1,262 @@
+//! Looks at what live requests hold, and for a while at what ended ones held: somebody else may have taken it away, or given
+//! it again. Both are said, neither is repaired.
+//!
+//! A read is believed only of a realm in which the operator's self-test passed (Keycloak leaves out of its lists what the
+//! caller may not see) and which has the pinned id.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{
+    Resource, ResourceExt,
+    runtime::{events::EventType, reflector::ObjectRef},
+};
+use tokio::time::Instant;
+
+use super::{Context, Holder, Realm, realm::unpinned};
+use crate::{
+    api::{AccessRequest, Phase, TargetState, TargetStatus},
+    domain::{Missing, Request, duration::later},
+    keycloak::{self, Change, Kind},
+};
+
+/// A mapping is not every node's truth at once: Keycloak's caches are per node.
+const FRESH: Duration = Duration::from_secs(2);
+/// After how many intervals what has ended is looked at again.
+const LOOKS: [u32; 2] = [1, 10];
+
+/// What was found, until somebody looks again.
+#[derive(Default)]
+pub struct Found {
+    /// What live requests lack, by UID; nothing for those that nobody has looked at.
+    missing: Mutex<HashMap<String, Vec<Missing>>>,
+    /// Targets of which it was told that they were given again, by UID and name.
+    told: Mutex<HashSet<(String, String)>>,
+}
+
+impl Found {
+    /// What a live request lacks, if somebody has looked.
+    pub fn missing(&self, uid: &str) -> Option<Vec<Missing>> {
+        self.all().get(uid).cloned()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Vec<Missing>>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it was not told yet.
+    fn is_news(&self, uid: &str, target: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert((uid.to_owned(), target.to_owned()))
+    }
+
+    /// Forgets what is over.
+    fn retain(&self, live: &HashSet<String>, ended: &HashSet<String>) {
+        self.all().retain(|uid, _| live.contains(uid));
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|(uid, _)| ended.contains(uid));
+    }
+}
+
+/// Something to look at.
+enum Look {
+    /// What live requests of one subject hold.
+    Live(Holder, Vec<Arc<AccessRequest>>),
+    /// What an ended request held.
+    Ended(Arc<AccessRequest>),
+}
+
+impl Context {
+    /// Looks at the holdings in each realm, again and again, evenly over its interval.
+    pub async fn look_after_holdings(&self) {
+        let realms = self.realms.iter().map(|(name, realm)| self.look_after_holdings_in(name, realm));
+        futures::future::join_all(realms).await;
+    }
+
+    async fn look_after_holdings_in(&self, name: &str, realm: &Realm) {
+        let interval = realm.config.checking_interval();
+        let mut last = Timestamp::now();
+        loop {
+            let (began, now) = (Instant::now(), Timestamp::now());
+            let looks = self.looks(name, last, now, interval);
+            last = now;
+            let pace = interval / u32::try_from(looks.len()).unwrap_or(u32::MAX).max(1);
+            for (i, look) in looks.into_iter().enumerate() {
+                // Without this nothing that is seen can be believed.
+                if realm.state().is_ok() {
+                    self.look(realm, look, began).await;
+                }
+                let next = pace * u32::try_from(i + 1).unwrap_or(u32::MAX);
+                tokio::time::sleep_until(began + next.min(interval)).await;
+            }
+            tokio::time::sleep_until(began + interval).await;
+        }
+    }
+
+    /// All there is to look at in one round.
+    fn looks(&self, realm: &str, last: Timestamp, now: Timestamp, interval: Duration) -> Vec<Look> {
+        let all = self.index.all();
+        let here = |request: &&Arc<AccessRequest>| {
+            let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
+            subject.is_some_and(|subject| subject.realm == realm)
+        };
+        let mut live: BTreeMap<String, (Holder, Vec<Arc<AccessRequest>>)> = BTreeMap::new();
+        let mut looks = Vec::new();
+        let (mut uids, mut recent) = (HashSet::new(), HashSet::new());
+        for request in &all {
+            let uid = request.metadata.uid.clone().unwrap_or_default();
+            let ended = request.status.as_ref().and_then(|status| status.grant.as_ref()?.ended_at.as_ref());
+            match (request.phase(), ended) {
+                (Some(Phase::Active), _) => drop(uids.insert(uid)),
+                (Some(phase), Some(ended)) if phase.is_final() && later(ended.0, interval * 12) > now => {
+                    recent.insert(uid);
+                }
+                _ => {}
+            }
+        }
+        self.found.retain(&uids, &recent);
+        for request in all.iter().filter(here) {
+            let grant = request.status.as_ref().and_then(|status| status.grant.as_ref());
+            let Some(grant) = grant else { continue };
+            if request.phase() == Some(Phase::Active)
+                && later(grant.starts_at.0, FRESH) < now
+                && let Some(holder) = self.holder(&Request::parse(request))
+            {
+                let key = format!("{} {}", holder.realm_id, holder.user_id);
+                live.entry(key).or_insert_with(|| (holder, Vec::new())).1.push(request.clone());
+            }
+            let falls = |times: &u32| grant.ended_at.as_ref().map(|ended| later(ended.0, interval * *times));
+            let due = LOOKS.iter().filter_map(falls).any(|due| last < due && due <= now);
+            if due && request.phase().is_some_and(Phase::is_final) {
+                looks.push(Look::Ended(request.clone()));
+            }
+        }
+        looks.extend(live.into_values().map(|(holder, requests)| Look::Live(holder, requests)));
+        looks
+    }
+
+    async fn look(&self, realm: &Realm, look: Look, began: Instant) {
+        let looked = match look {
+            Look::Live(holder, requests) => self.look_at_live(realm, &holder, &requests, began).await,
+            Look::Ended(request) => self.look_at_ended(realm, &request, began).await,
+        };
+        if let Err(error) = looked {
+            tracing::debug!(realm = realm.config.name, error = super::chain(&error), "cannot look at what is held");
+        }
+    }
+
+    /// Says of live requests what they lack. What was decided meanwhile is left for the next look.
+    async fn look_at_live(
+        &self,
+        realm: &Realm,
+        holder: &Holder,
+        requests: &[Arc<AccessRequest>],
+        began: Instant,
+    ) -> Result<(), keycloak::Error> {
+        if realm.id(began).await? != holder.realm_id {
+            return Ok(());
+        }
+        let mapped = |target: &&TargetStatus| target.state == TargetState::Mapped;
+        let targets: Vec<_> =
+            requests.iter().flat_map(|request| targets_of(request)).filter(mapped).map(unpinned).collect();
+        let held = realm.keycloak.held(&holder.user_id, &targets).await?;
+        for request in requests {
+            let mut missing = Vec::new();
+            let starts_at =
+                request.status.as_ref().and_then(|status| status.grant.as_ref()).map(|grant| grant.starts_at.0);
+            let uid = request.metadata.uid.clone().unwrap_or_default();
+            let known = self.found.missing(&uid).unwrap_or_default();
+            for target in targets_of(request).filter(mapped).filter(|target| !held.contains(&target.id)) {
+                // Who did it is asked once.
+                let before = known.iter().find(|before| before.target == target.name).cloned();
+                missing.push(match before {
+                    Some(before) => before,
+                    None => Missing {
+                        target: target.name.clone(),
+                        by: who(realm, &holder.user_id, target, Change::Taken, starts_at.unwrap_or_default()).await,
+                    },
+                });
+            }
+            if !self.is_unchanged(request) || Request::parse(request).is_due(Timestamp::now()) {
+                continue;
+            }
+            let news = self.found.all().insert(uid.clone(), missing.clone()) != Some(missing);
+            if news {
+                self.look_again(&uid, ObjectRef::from_obj(request.as_ref()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a request is what it was.
+    fn is_unchanged(&self, request: &Arc<AccessRequest>) -> bool {
+        let known = self.index.newest(request);
+        known.trusted.is_some_and(|now| {
+            now.phase() == Some(Phase::Active) && now.resource_version() == request.resource_version()
+        })
+    }
+
+    /// Tells of what an ended request held and its subject has again, unless another request of ours holds it.
+    async fn look_at_ended(
+        &self,
+        realm: &Realm,
+        request: &Arc<AccessRequest>,
+        began: Instant,
+    ) -> Result<(), keycloak::Error> {
+        let parsed = Request::parse(request);
+        let (Some(holder), Some(ended)) = (self.holder(&parsed), ended_at(request)) else { return Ok(()) };
+        if realm.id(began).await? != holder.realm_id {
+            return Ok(());
+        }
+        let removed: Vec<&TargetStatus> =
+            targets_of(request).filter(|target| target.state == TargetState::Removed).collect();
+        let targets: Vec<_> = removed.iter().map(|target| unpinned(target)).collect();
+        let held = realm.keycloak.held(&holder.user_id, &targets).await?;
+        // After the read: what is mapped was put on record before.
+        let siblings = self.siblings(&parsed);
+        for target in removed.into_iter().filter(|target| held.contains(&target.id)) {
+            let holds = |sibling: &Request| {
+                sibling.status.grant.iter().flat_map(|grant| &grant.targets).any(|theirs| theirs.id == target.id)
+            };
+            if siblings.iter().any(holds) || !self.found.is_news(&parsed.uid, &target.name) {
+                continue;
+            }
+            let by = who(realm, &holder.user_id, target, Change::Given, ended).await;
+            let name = format!("{}/{}", parsed.namespace, parsed.name);
+            let subject = parsed.status.subject.as_ref().map(|subject| subject.username.as_str()).unwrap_or_default();
+            tracing::warn!(request = name, subject, target = target.display, by, "given again after the end");
+            self.metrics.given_again();
+            let message = format!(
+                "{subject} has {} ({:?}) again since this ended, given by {by}; it is not taken away",
+                target.name, target.display
+            );
+            self.publish(request.object_ref(&()), EventType::Warning, "GivenAgain", "Look", &message);
+        }
+        Ok(())
+    }
+}
+
+fn targets_of(request: &AccessRequest) -> impl Iterator<Item = &TargetStatus> {
+    request.status.iter().filter_map(|status| status.grant.as_ref()).flat_map(|grant| &grant.targets)
+}
+
+fn ended_at(request: &AccessRequest) -> Option<Timestamp> {
+    request.status.as_ref()?.grant.as_ref()?.ended_at.as_ref().map(|ended| ended.0)
+}
+
+/// Who changed a mapping, and when, as far as the realm's admin events say so.
+async fn who(realm: &Realm, user: &str, target: &TargetStatus, change: Change, since: Timestamp) -> String {
+    match realm.keycloak.last_change(user, &unpinned(target), change, since).await {
+        Ok(Some(deed)) => format!("{} at {}", deed.by, crate::domain::duration::whole_seconds(deed.at)),
+        Ok(None) => "somebody".into(),
+        Err(error) => {
+            if error.kind() != Kind::Forbidden {
+                tracing::debug!(realm = realm.config.name, error = super::chain(&error), "cannot find out who it was");
+            }
+            "somebody".into()
+        }
+    }
+}
