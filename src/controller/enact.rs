@@ -110,7 +110,7 @@ impl Context {
                 Err(error) => OutcomeResult::Failed(error.to_string()),
             },
         };
-        Outcome { target: REQUIRED_ACTIONS.into(), result }
+        Outcome { target: REQUIRED_ACTIONS.into(), result, travelling: None }
     }
 
     /// Records in another request of the same subject that a target is its own now. Nothing came out if somebody else wrote

@@ -58,8 +58,9 @@ impl Context {
                 None => Err("the request has no subject".into()),
             };
             let result = ended.map_or_else(OutcomeResult::SessionsLeft, |()| OutcomeResult::SessionsEnded);
-            outcomes.push(Outcome { target: String::new(), result });
-            let again = |target: &String| Outcome { target: target.clone(), result: OutcomeResult::Removed };
+            outcomes.push(Outcome { target: String::new(), result, travelling: None });
+            let again =
+                |target: &String| Outcome { target: target.clone(), result: OutcomeResult::Removed, travelling: None };
             outcomes.extend(removed.iter().map(again));
         }
         outcomes

@@ -246,7 +246,7 @@ impl Simulator {
                     assert!(!(mapping.there && mapping.ours), "signed out before {name} was gone");
                 }
                 self.signed_out.insert(i);
-                return Some(Outcome { target: String::new(), result: OutcomeResult::SessionsEnded });
+                return Some(Outcome { target: String::new(), result: OutcomeResult::SessionsEnded, travelling: None });
             }
             Effect::AskForActions(_) => panic!("the policy wants nothing done"),
             Effect::Record { .. } => panic!("nobody submits for others here"),

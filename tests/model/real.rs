@@ -249,6 +249,7 @@ impl Real {
                     Do::HandOver { target: number(target), to: u8::try_from(to).expect("a small number") }
                 }
                 Effect::Record { .. } => panic!("nobody submits for others here"),
+                Effect::EndSessions { .. } | Effect::AskForActions(_) => panic!("no policy here wants this"),
             });
         }
         todo
