@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -94,8 +95,25 @@ func (s *stack) startOperator() error {
 			return "", err
 		}
 		probe := peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
-		return s.operatorURL() + "/readyz", s.waitFor([]string{operator}, time.Minute, probe.readyz)
+		return s.operatorURL() + "/readyz", s.waitFor([]string{operator}, time.Minute, probe.leads)
 	})
+}
+
+// leads is content with an operator that is ready and leads: one that waits is ready, too.
+func (p *peer) leads() error {
+	answer, err := p.http.Get(p.url + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK || !bytes.Contains(text, []byte("this process leads")) {
+		return fmt.Errorf("%s: %s", answer.Status, bytes.TrimSpace(text))
+	}
+	return nil
 }
 
 // buildOf tells one build of a binary from the next.

@@ -1,6 +1,9 @@
 //! Probes and metrics: what a person or a machine can look at over HTTP.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Router,
@@ -11,33 +14,59 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::controller::Context;
+use crate::{
+    controller::{Context, line},
+    leader::Leadership,
+    metrics::{Metrics, Snapshot},
+};
 
 /// Media type of the OpenMetrics text format, version 1.0.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What is served: also while this process waits to lead.
+pub struct Shown {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who leads.
+    pub leadership: Leadership,
+    /// Once this process leads.
+    pub context: OnceLock<Arc<Context>>,
+}
+
 /// Serves `/livez`, `/readyz` and `/metrics` until `stop` is done.
 pub async fn serve(
     listener: TcpListener,
-    context: Arc<Context>,
+    shown: Arc<Shown>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(context);
+        .with_state(shown);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
-async fn ready(State(context): State<Arc<Context>>) -> Response {
-    let health = context.health();
-    let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, health.to_string()).into_response()
+async fn ready(State(shown): State<Arc<Shown>>) -> Response {
+    let lead = shown.leadership.describe();
+    let (ready, mut text) = (lead.is_ok(), line("lease", &lead));
+    let ready = match shown.context.get() {
+        Some(context) => {
+            let health = context.health();
+            text.push_str(&health.to_string());
+            ready && health.is_ready()
+        }
+        // Whoever waits is as ready as can be; whoever leads is starting.
+        None => ready && shown.leadership.may_give().is_err(),
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, text).into_response()
 }
 
-async fn metrics(State(context): State<Arc<Context>>) -> Response {
-    match context.metrics.text(&context.snapshot()) {
+async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
+    let snapshot = shown.context.get().map(|context| context.snapshot()).unwrap_or_default();
+    let snapshot = Snapshot { leader: shown.leadership.may_give().is_ok(), ..snapshot };
+    match shown.metrics.text(&snapshot) {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::leader::Times;
+
 /// Just-in-time access in Keycloak, asked for and approved in Kubernetes.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
@@ -31,6 +33,10 @@ pub struct Run {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// How long the lease lasts that says who leads, of all that run at once: from 3s to 10m. After this long without a sign of
+    /// the leader another one takes over. Shorter is quicker, and asks more of the API server.
+    #[arg(long, value_name = "DURATION", default_value = "15s", env = "HALLPASS_LEASE_DURATION", value_parser = Times::parse)]
+    pub lease_duration: Times,
     /// How log lines are written. What is logged is set by the variable `RUST_LOG`, as in `hallpass=debug`.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,

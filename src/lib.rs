@@ -1,16 +1,19 @@
 //! Hallpass: just-in-time access in Keycloak, asked for and approved in Kubernetes.
 //!
 //! The way of a request through the code: [`controller`] observes, [`domain`] decides, [`controller`] enacts and
-//! reports. [`keycloak`] is the client for Keycloak, [`guard`] watches over the admission policies.
+//! reports. [`keycloak`] is the client for Keycloak, [`guard`] watches over the admission policies, [`leader`] sees to it that
+//! one process writes.
 
 pub mod admin;
 pub mod api;
 pub mod args;
+pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod domain;
 pub mod guard;
 pub mod keycloak;
+pub mod leader;
 pub mod metrics;
 mod shared;
 pub mod standing;

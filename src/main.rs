@@ -1,15 +1,22 @@
 //! Parses arguments, reads the configuration, and runs until told to stop.
 
-use std::{collections::BTreeMap, error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use clap::Parser;
 use hallpass::{
-    admin,
+    admin::{self, Shown},
     args::{Arguments, Command, Output, Report, Run, Standing, Topic},
     config::Config,
-    controller::{self, Realm, chain},
+    controller::{self, Realm, Wiring, chain, stopped},
     guard::{Guard, Keyring, namespace_of},
     keycloak,
+    leader::{Leadership, Lease},
     metrics::Metrics,
     standing, telemetry,
 };
@@ -35,7 +42,7 @@ async fn main() -> ExitCode {
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = chain(error.as_ref()), "cannot start");
+            tracing::error!(error = chain(error.as_ref()), "cannot go on");
             ExitCode::FAILURE
         }
     }
@@ -69,15 +76,15 @@ async fn report(Standing { config, output }: Standing) -> ExitCode {
 }
 
 async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
-    let Run { config, listen, log_format: _ } = arguments;
+    let Run { config, listen, lease_duration, log_format: _ } = arguments;
     // reqwest is built without a provider of its own, so that there is one TLS stack in the process.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
     let config = Config::load(&config)?;
-    let metrics = Arc::new(Metrics::default());
+    let (metrics, leadership) = (Arc::new(Metrics::default()), Leadership::new(lease_duration));
     let mut realms = BTreeMap::new();
     for realm in config.realms {
         let observer: Arc<dyn keycloak::Observer> = metrics.clone();
-        realms.insert(realm.name.clone(), Realm::new(realm, observer)?);
+        realms.insert(realm.name.clone(), Realm::new(realm, observer, &leadership)?);
     }
     let api_server = kube::Config::infer().await;
     let api_server = api_server.map_err(|error| {
@@ -90,9 +97,45 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     let me = who_am_i(&client).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), username = me, %listen, "starting");
     let guard = Guard::new(client.clone(), api_server, &me)?;
-    let keyring = Arc::new(Box::pin(Keyring::open(client.clone(), namespace_of(&me))).await?);
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let stopping = stopping()?;
+    let shown = Arc::new(Shown { metrics: metrics.clone(), leadership: leadership.clone(), context: OnceLock::new() });
+    tokio::spawn(serve(listener, shown.clone(), stopping.clone()));
 
+    let lease = Arc::new(Lease::new(client.clone(), namespace_of(&me), leadership.clone())?);
+    let takeover = tokio::select! {
+        takeover = lease.acquire() => takeover,
+        () = stopped(stopping.clone()) => return Ok(()),
+    };
+    tracing::info!(identity = lease.identity(), ?takeover, "this process leads");
+    // In a task of its own: it must not wait for what the controllers do.
+    let holding = lease.clone();
+    let mut holding = tokio::spawn(async move { holding.hold().await });
+    let lead = async {
+        let keyring = tokio::select! {
+            keyring = Box::pin(Keyring::open(client.clone(), namespace_of(&me))) => Arc::new(keyring?),
+            () = stopped(stopping.clone()) => return Ok(None),
+        };
+        let release = config.release;
+        let wiring = Wiring { client: client.clone(), guard, keyring, realms, release, metrics, leadership, takeover };
+        let started = |context| drop(shown.context.set(context));
+        Ok(controller::run(wiring, stopping.clone(), started).await)
+    };
+    let outcome: Result<_, Box<dyn Error>> = tokio::select! {
+        // Whoever leads now must not meet us: what is under way is dropped.
+        lost = &mut holding => return Err(format!("this process does not lead any more: {}", lost?).into()),
+        outcome = lead => outcome,
+    };
+    holding.abort();
+    // Its last word about the lease is said before ours.
+    drop(holding.await);
+    lease.release(*outcome.as_ref().unwrap_or(&None)).await;
+    tracing::info!("stopped");
+    outcome.map(drop)
+}
+
+/// Becomes true when the process is told to stop.
+fn stopping() -> Result<watch::Receiver<bool>, Box<dyn Error>> {
     let (stop, stopping) = watch::channel(false);
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
@@ -103,16 +146,13 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
         tracing::info!("stopping: finishing what is under way");
         let _ = stop.send(true);
     });
-    let mut served = stopping.clone();
-    controller::run(client, guard, keyring, realms, config.release, metrics, stopping, |context| async move {
-        let stopped = async move { drop(served.wait_for(|stop| *stop).await) };
-        if let Err(error) = admin::serve(listener, context, stopped).await {
-            tracing::error!(%error, "probes and metrics are not served");
-        }
-    })
-    .await;
-    tracing::info!("stopped");
-    Ok(())
+    Ok(stopping)
+}
+
+async fn serve(listener: TcpListener, shown: Arc<Shown>, stopping: watch::Receiver<bool>) {
+    if let Err(error) = admin::serve(listener, shown, stopped(stopping)).await {
+        tracing::error!(%error, "probes and metrics are not served");
+    }
 }
 
 /// Our own username, as the API server sees it: the admission policies name it.

@@ -25,6 +25,7 @@ pub struct Metrics {
     taken_away: Gauge,
     older_key: Gauge,
     realms: Family<OfRealm, Gauge>,
+    leader: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,6 +67,8 @@ pub struct Snapshot {
     pub realms: Vec<(String, bool)>,
     /// Requests whose status carries the seal of an older key.
     pub older_key: usize,
+    /// Whether this process leads.
+    pub leader: bool,
 }
 
 fn call_histogram() -> Histogram {
@@ -121,6 +124,8 @@ impl Default for Metrics {
             "AccessRequests whose status carries the seal of an older key",
             older_key.clone(),
         );
+        let leader = Gauge::default();
+        registry.register("leader", "1 while this process leads", leader.clone());
         let realms = Family::default();
         registry.register("realm_ready", "1 while the operator can work in the realm", realms.clone());
         Self {
@@ -137,6 +142,7 @@ impl Default for Metrics {
             taken_away,
             older_key,
             realms,
+            leader,
         }
     }
 }
@@ -182,6 +188,7 @@ impl Metrics {
         for (realm, ready) in &snapshot.realms {
             self.realms.get_or_create(&OfRealm { realm: realm.clone() }).set(i64::from(*ready));
         }
+        self.leader.set(i64::from(snapshot.leader));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

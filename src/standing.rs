@@ -26,6 +26,7 @@ use crate::{
     controller::{Realm, chain},
     domain::{Policy, duration::whole_seconds},
     keycloak::{Change, Kind, Target, User},
+    leader::{Leadership, Times},
     metrics::Metrics,
 };
 
@@ -116,7 +117,8 @@ pub async fn report(client: Client, config: Config) -> Result<Report, Box<dyn Er
     for realm in config.realms {
         let Some(policies) = of_realm.remove(&realm.name) else { continue };
         let name = realm.name.clone();
-        let looked = match Realm::new(realm, Arc::new(Metrics::default())) {
+        // Who never leads never writes.
+        let looked = match Realm::new(realm, Arc::new(Metrics::default()), &Leadership::new(Times::default())) {
             Ok(realm) => look(&realm, &policies, &live, &mut report).await,
             Err(error) => Err(error),
         };

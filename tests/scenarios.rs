@@ -45,6 +45,8 @@ mod bad_input;
 mod browser;
 #[path = "scenarios/chart.rs"]
 mod chart;
+#[path = "scenarios/clocks.rs"]
+mod clocks;
 #[path = "scenarios/docs.rs"]
 mod docs;
 #[path = "scenarios/drift.rs"]
@@ -73,8 +75,12 @@ mod identity;
 mod keycloak;
 #[path = "scenarios/keycloak_admin.rs"]
 mod keycloak_admin;
+#[path = "scenarios/leading.rs"]
+mod leading;
 #[path = "scenarios/many_ends.rs"]
 mod many_ends;
+#[path = "scenarios/operators.rs"]
+mod operators;
 #[path = "scenarios/outage.rs"]
 mod outage;
 #[path = "scenarios/people.rs"]

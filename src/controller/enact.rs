@@ -28,6 +28,7 @@ impl Context {
                 Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
                 Effect::HandOver { target, to } => outcomes.extend(self.hand_over(target, to).await?),
                 Effect::Record { digest, until } => {
+                    self.leadership.may_give().map_err(|error| Error::WriteRecord(error.into()))?;
                     self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
                 }
                 // They may take long: whoever is alone with the subject does not wait for them.

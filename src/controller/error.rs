@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::leader::NotLeading;
+
 /// Named after what was being done.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -93,6 +95,9 @@ pub enum ApiError {
     /// What it has stored does not carry its seal: something changes statuses on their way, or the CRD is another version's.
     #[error("the API server has stored another status than it was sent")]
     NotAsSent,
+    /// It was not sent: only who leads writes.
+    #[error("not sent")]
+    NotLeading(#[from] NotLeading),
 }
 
 impl ApiError {
@@ -106,7 +111,7 @@ impl ApiError {
         match self {
             Self::Kube(_) => self.code().is_none_or(|code| code >= 500),
             Self::Timeout(_) => true,
-            Self::NotAsSent => false,
+            Self::NotAsSent | Self::NotLeading(_) => false,
         }
     }
 
@@ -118,7 +123,7 @@ impl ApiError {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Kube(kube::Error::Api(status)) => Some(status.code),
-            Self::Kube(_) | Self::Timeout(_) | Self::NotAsSent => None,
+            Self::Kube(_) | Self::Timeout(_) | Self::NotAsSent | Self::NotLeading(_) => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::vanished::Gone;
 use crate::{
     api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase},
+    clock::Boot,
     domain::{Forged, Instead, Request},
     guard::{Keyring, seal},
 };
@@ -48,6 +50,8 @@ struct Memory {
     sent: Vec<(String, u64)>,
     /// Whether it was told that the status is not ours.
     told: bool,
+    /// The deadline, and when it comes by the boot-time clock: from when it was first seen.
+    due: Option<(Timestamp, Boot)>,
     /// Whether a write of its status was acknowledged since this process leads, and none was left without an answer after it.
     fenced: bool,
 }
@@ -58,19 +62,32 @@ pub struct Known {
     pub stored: Arc<AccessRequest>,
     /// The same with a status that is ours: the stored one, or the remembered one in its place.
     pub trusted: Option<Arc<AccessRequest>>,
+    /// Whether the boot-time clock says that its time is up.
+    time_is_up: bool,
 }
 
 impl Known {
+    /// One that is known here only: it ends anyhow.
+    fn vanished(request: Arc<AccessRequest>) -> Self {
+        Self { trusted: Some(request.clone()), stored: request, time_is_up: false }
+    }
+
     /// Whether the status in the API server is ours.
     pub fn is_ours(&self) -> bool {
         self.trusted.as_ref().is_some_and(|trusted| Arc::ptr_eq(trusted, &self.stored))
+    }
+
+    /// The request with the status that is ours, if there is one.
+    pub fn as_trusted(&self) -> Option<Request> {
+        let request = Request::parse(self.trusted.as_ref()?);
+        Some(Request { time_is_up: self.time_is_up, ..request })
     }
 
     /// The request as it is decided on, and the object to write. `named` is what counts if nothing is remembered; nothing
     /// comes of it if that is missing.
     pub fn believed(&self, named: Option<&Named>) -> Option<(Request, Arc<AccessRequest>)> {
         if self.is_ours() {
-            return Some((Request::parse(&self.stored), self.stored.clone()));
+            return Some((self.as_trusted()?, self.stored.clone()));
         }
         let (object, instead) = match (&self.trusted, named) {
             (Some(trusted), _) => (trusted.clone(), Instead::Remembered),
@@ -81,7 +98,8 @@ impl Known {
             (None, None) => return None,
         };
         let found = self.stored.status.clone().unwrap_or_default();
-        Some((Request { forged: Some(Forged { found, instead }), ..Request::parse(&object) }, object))
+        let forged = Some(Forged { found, instead });
+        Some((Request { forged, time_is_up: self.time_is_up, ..Request::parse(&object) }, object))
     }
 }
 
@@ -206,7 +224,7 @@ impl Index {
     pub fn newest(&self, seen: &Arc<AccessRequest>) -> Known {
         let vanished = self.vanished().get(seen.metadata.uid.as_deref().unwrap_or_default()).cloned();
         if let Some(Some(vanished)) = vanished {
-            return Known { trusted: Some(vanished.clone()), stored: vanished };
+            return Known::vanished(vanished);
         }
         let stored = self.store.get(&ObjectRef::from_obj(seen.as_ref()));
         let stored = stored.filter(|stored| stored.metadata.uid == seen.metadata.uid);
@@ -220,13 +238,20 @@ impl Index {
         let stored = stored.filter(|stored| !vanished.contains_key(stored.metadata.uid.as_deref().unwrap_or_default()));
         let mut known: Vec<_> = stored.map(|stored| self.know(stored)).collect();
         let here = vanished.into_values().flatten();
-        known.extend(here.map(|stored| Known { trusted: Some(stored.clone()), stored }));
+        known.extend(here.map(Known::vanished));
         known
     }
 
     /// All requests with a status that is ours.
     pub fn all(&self) -> Vec<Arc<AccessRequest>> {
         self.known().into_iter().filter_map(|known| known.trusted).collect()
+    }
+
+    /// How long a live request has left by the boot-time clock, whatever becomes of the wall clock.
+    pub fn time_left(&self, request: &AccessRequest) -> Option<Duration> {
+        let live = matches!(request.phase(), Some(Phase::Activating | Phase::Active));
+        let (deadline, due) = self.memories().get(request.metadata.uid.as_deref()?)?.due?;
+        (live && deadline_of(request) == Some(deadline)).then(|| due.since(Boot::now()))
     }
 
     /// Whether nobody was told yet that a request's status is not ours.
@@ -259,12 +284,27 @@ impl Index {
 }
 
 impl Memory {
-    /// Whether the status of what is stored is ours; what is ours is remembered.
+    /// What is known of a request, if this is stored: also when its time is up.
     fn judge(&mut self, keyring: &Keyring, stored: Arc<AccessRequest>) -> Known {
+        let (stored, trusted) = self.whose(keyring, stored);
+        let deadline = trusted.as_ref().and_then(|trusted| deadline_of(trusted));
+        if self.due.map(|(known, _)| known) != deadline {
+            self.due = deadline.map(|deadline| (deadline, Boot::now().after(super::reconcile::until(deadline))));
+        }
+        let time_is_up = self.due.is_some_and(|(_, due)| due <= Boot::now());
+        Known { stored, trusted, time_is_up }
+    }
+
+    /// Whether the status of what is stored is ours; what is ours is remembered.
+    fn whose(
+        &mut self,
+        keyring: &Keyring,
+        stored: Arc<AccessRequest>,
+    ) -> (Arc<AccessRequest>, Option<Arc<AccessRequest>>) {
         if let Some(trusted) = &self.trusted
             && version(trusted) >= version(&stored)
         {
-            return Known { stored: trusted.clone(), trusted: Some(trusted.clone()) };
+            return (trusted.clone(), Some(trusted.clone()));
         }
         let ours = self.recognises(keyring, &stored);
         // What was to follow an older version than this has come to be by now, or never will.
@@ -272,10 +312,10 @@ impl Memory {
         if ours {
             self.trusted = Some(stored.clone());
             self.told = false;
-            return Known { trusted: Some(stored.clone()), stored };
+            return (stored.clone(), Some(stored));
         }
         let remembered = self.trusted.as_ref().map(|trusted| Arc::new(with_status(&stored, trusted.status.clone())));
-        Known { stored, trusted: remembered }
+        (stored, remembered)
     }
 
     /// Ours is a status that says nothing, as long as nobody has looked; and one with a seal of its own, unless it is not the
@@ -300,6 +340,10 @@ impl Memory {
 
 fn with_status(stored: &AccessRequest, status: Option<AccessRequestStatus>) -> AccessRequest {
     AccessRequest { metadata: stored.metadata.clone(), spec: stored.spec.clone(), status }
+}
+
+fn deadline_of(request: &AccessRequest) -> Option<Timestamp> {
+    Some(request.status.as_ref()?.grant.as_ref()?.deadline.0)
 }
 
 /// Whether a request may have given something that nobody has taken away yet.

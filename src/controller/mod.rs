@@ -5,11 +5,13 @@
 //! could vote, [`actions`] what somebody has done; [`index`] knows the requests and
 //! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends sessions;
 //! [`record`] knows what has started without a
-//! vote.
+//! vote; [`due_first`] sees to the order at the start, [`clocks`] to clocks that differ.
 
 mod actions;
 mod approvers;
+mod clocks;
 mod drift;
+mod due_first;
 mod enact;
 mod error;
 mod fence;
@@ -37,26 +39,28 @@ use std::{
     time::Duration,
 };
 
+use futures::channel::mpsc;
 use jiff::Timestamp;
 use kube::{
     Client,
     runtime::reflector::{ObjectRef, Store},
 };
-use tokio::sync::broadcast;
 
 use crate::{
     api::{AccessPolicy, AccessRequest, Phase},
     domain::{Request, TAKEN_AWAY, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
+    leader::Leadership,
     metrics::{Metrics, Snapshot},
 };
 
 pub use error::{Error, chain};
 pub use realm::Realm;
-pub use run::run;
-pub use settling::Takeover;
+pub use run::{Wiring, run, stopped};
 
 use crate::config::Release;
+use clocks::Differences;
+use due_first::DueFirst;
 use index::Index;
 use policies::Verdict;
 use record::Record;
@@ -71,8 +75,9 @@ pub struct Context {
     realms: BTreeMap<String, Realm>,
     guard: Guard,
     keyring: Arc<Keyring>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
+    /// Whether this process may write: to be asked immediately before each write.
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
     index: Index,
     policies: Store<AccessPolicy>,
     verdicts: Mutex<HashMap<String, Verdict>>,
@@ -81,8 +86,10 @@ pub struct Context {
     settling: Settling,
     found: drift::Found,
     release: Release,
-    woken: broadcast::Sender<ObjectRef<AccessRequest>>,
+    woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
+    due_first: DueFirst,
+    differences: Differences,
     guard_state: Mutex<Result<InForce, String>>,
 }
 
@@ -185,8 +192,15 @@ impl Context {
                 .as_ref()
                 .map(drop)
                 .map_err(Clone::clone),
-            realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state())).collect(),
+            clocks: self.api_server_clock_problem().map_or(Ok(()), Err),
+            realms: self.realms.iter().map(|(name, realm)| (name.clone(), self.state_of(realm))).collect(),
         }
+    }
+
+    /// Whether something can be given in a realm.
+    fn state_of(&self, realm: &Realm) -> Result<(), String> {
+        realm.state()?;
+        self.keycloak_clock_problem(realm).map_or(Ok(()), Err)
     }
 
     /// What a scrape counts.
@@ -205,6 +219,7 @@ impl Context {
             taken_away: requests.iter().filter(lacks).count(),
             in_force: self.health().guard.is_ok(),
             realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state().is_ok())).collect(),
+            leader: self.leadership.may_give().is_ok(),
             older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
         }
     }
@@ -214,26 +229,33 @@ impl Context {
 #[derive(Clone, Debug)]
 pub struct Health {
     guard: Result<(), String>,
+    clocks: Result<(), String>,
     realms: BTreeMap<String, Result<(), String>>,
 }
 
 impl Health {
-    /// Ready if something can be granted: the admission policies are in force, and there is a realm to work in.
+    /// Ready if something can be granted: the admission policies are in force, the clocks agree, and there is a realm to work in.
     pub fn is_ready(&self) -> bool {
-        self.guard.is_ok() && self.realms.values().any(Result::is_ok)
+        self.guard.is_ok() && self.clocks.is_ok() && self.realms.values().any(Result::is_ok)
     }
 }
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |what: &str, state: &Result<(), String>| match state {
-            Ok(()) => format!("[+] {what}: ok"),
-            Err(why) => format!("[-] {what}: {why}"),
-        };
-        writeln!(f, "{}", line("admission policies", &self.guard))?;
+        let ok = |state: &Result<(), String>| state.clone().map(|()| "ok".to_owned());
+        write!(f, "{}", line("admission policies", &ok(&self.guard)))?;
+        write!(f, "{}", line("clocks", &ok(&self.clocks)))?;
         for (name, state) in &self.realms {
-            writeln!(f, "{}", line(&format!("realm {name}"), state))?;
+            write!(f, "{}", line(&format!("realm {name}"), &ok(state)))?;
         }
         Ok(())
+    }
+}
+
+/// A line of `/readyz`.
+pub fn line(what: &str, state: &Result<String, String>) -> String {
+    match state {
+        Ok(how) => format!("[+] {what}: {how}\n"),
+        Err(why) => format!("[-] {what}: {why}\n"),
     }
 }

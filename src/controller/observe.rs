@@ -38,6 +38,7 @@ impl Context {
             targets: None,
             account: None,
             record: None,
+            clocks: None,
             siblings: self.siblings(request),
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
             missing: self.found.missing(&request.uid),
@@ -51,6 +52,7 @@ impl Context {
         }
         let Some(policy) = observed.policy.known() else { return Ok(observed) };
         let Ok(realm) = self.realm_of(policy) else { return Ok(observed) };
+        observed.clocks = self.clock_problem(realm);
         let ready = matches!(observed.policy, PolicyView::Ready(_));
         let since = |name: &str| if known(name, request, policy) { recently } else { began };
         let people = if ready { &needs.people } else { &needs.enders };
@@ -84,7 +86,7 @@ impl Context {
         let passes = |account| domain::is_open(request, policy, account);
         if needs.targets && observed.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
             let (targets, lifespan) =
-                tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());
+                tokio::join!(Box::pin(self.targets(realm, policy, request)), realm.lifespan_at_activation());
             (observed.targets, observed.token_lifespan) = (Some(targets), Some(lifespan));
         }
         Ok(observed)
@@ -129,9 +131,10 @@ impl Context {
             theirs.is_some_and(|theirs| theirs.user_id == subject.user_id)
                 && !other.phase().is_some_and(Phase::is_final)
         };
-        let others = self.index.all().into_iter().filter(|other| candidate(other));
+        let others =
+            self.index.known().into_iter().filter(|known| known.trusted.as_ref().is_some_and(|other| candidate(other)));
         others
-            .map(|other| Request::parse(&other))
+            .filter_map(|known| known.as_trusted())
             .filter(|other| other.uid != request.uid && self.holder(other).as_ref() == Some(&subject))
             .collect()
     }

@@ -15,6 +15,7 @@ use crate::{
     config::{self, UserMatch},
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
     keycloak::{self, ClientRole, Kind, Target, User},
+    leader::Leadership,
 };
 
 /// How long a transaction of Keycloak lasts at most, unless its option says otherwise (26.7.3).
@@ -50,9 +51,14 @@ pub struct Found {
 }
 
 impl Realm {
-    /// A realm; nothing is asked yet.
-    pub fn new(config: config::Realm, observer: Arc<dyn keycloak::Observer>) -> Result<Self, keycloak::Error> {
-        let options = keycloak::Options { observer, ..keycloak::Options::default() };
+    /// A realm; nothing is asked yet. What is written there is over before somebody else leads.
+    pub fn new(
+        config: config::Realm,
+        observer: Arc<dyn keycloak::Observer>,
+        leadership: &Leadership,
+    ) -> Result<Self, keycloak::Error> {
+        let limits = keycloak::Limits { write: leadership.times().write, ..keycloak::Limits::default() };
+        let options = keycloak::Options { limits, observer, gate: Arc::new(leadership.clone()) };
         let keycloak = keycloak::Client::with(&config, options)?;
         Ok(Self {
             config,

@@ -30,7 +30,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
-    let Wait(wait) = context.bring_on(&request).await?;
+    context.begin_with_what_is_due();
+    let wait = context.bring_on(&request).await;
+    context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
+    let Wait(wait) = wait?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -59,6 +62,10 @@ impl Context {
         for step in 0..MAX_STEPS {
             let known = self.index.newest(request);
             self.tell_of_a_forged_status(&known);
+            let waits = known.believed(None).and_then(|(request, _)| self.waits_for_what_is_due(&request));
+            if waits.is_some() {
+                return Ok(Wait(waits));
+            }
             let named = self.named(&known).await?;
             let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
@@ -82,7 +89,7 @@ impl Context {
             let Step { decision, recorded, outcomes: came_out } = step;
             outcomes = came_out;
             drop(alone);
-            outcomes.extend(self.end_sessions(&recorded, &decision.effects).await);
+            outcomes.extend(Box::pin(self.end_sessions(&recorded, &decision.effects)).await);
             if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
                 return Ok(self.wait(&recorded, policy, decision.next));
             }
@@ -208,7 +215,7 @@ impl Context {
     fn nothing_new(&self, object: &AccessRequest) -> Option<Wait> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let settled = self.memory().get(uid)?.settled.clone()?;
-        let wait = settled.wake.map(until);
+        let wait = settled.wake.map(|wake| self.until(object, wake));
         let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
         same.then_some(Wait(wait))
     }
@@ -237,7 +244,13 @@ impl Context {
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
-        Wait(wake.map(until))
+        Wait(wake.map(|wake| self.until(object, wake)))
+    }
+
+    /// From now to a time, or until the boot-time clock says that a live request is due.
+    pub fn until(&self, object: &AccessRequest, time: Timestamp) -> Duration {
+        let wait = until(time);
+        self.index.time_left(object).map_or(wait, |left| wait.min(left))
     }
 
     /// Has requests looked at again that may have waited for this one's end.
@@ -263,6 +276,16 @@ impl Context {
         }
     }
 
+    /// Has all requests looked at again that are not over.
+    pub fn wake_all(&self) {
+        for request in self.index.all() {
+            if !request.phase().is_some_and(Phase::is_final) {
+                let uid = request.metadata.uid.as_deref().unwrap_or_default();
+                self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
+            }
+        }
+    }
+
     /// Has requests looked at again that wait for votes under this policy.
     pub fn wake_who_waits_under(&self, policy: &str) {
         for request in self.index.all() {
@@ -282,7 +305,7 @@ impl Context {
     pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         self.memory().remove(uid);
         // Nobody listens while the process stops.
-        let _ = self.woken.send(request);
+        let _ = self.woken.unbounded_send(request);
     }
 
     /// How long to wait after one more failure in a row.

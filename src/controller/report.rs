@@ -32,13 +32,15 @@ use crate::{
 const MAX_NOTE: usize = 1024;
 
 /// Writes a request's status as a whole, sealed: nothing stays in it that somebody else wrote. Carries UID and
-/// resourceVersion, so that it never overwrites what it did not see.
+/// resourceVersion, so that it never overwrites what it did not see. Only while this process leads for sure: what is due to go
+/// does not wait for it.
 pub async fn status(
     context: &Context,
     request: &AccessRequest,
     status: &AccessRequestStatus,
     limit: Duration,
 ) -> Result<AccessRequest, ApiError> {
+    context.leadership.may_give()?;
     let mut object = request.clone();
     let uid = request.metadata.uid.as_deref().unwrap_or_default();
     let seal = context.keyring.keys().seal(uid, status);
@@ -68,6 +70,7 @@ pub async fn status(
 
 /// Puts our finalizer on, or takes it off; answers with what is stored then.
 pub async fn finalizer(context: &Context, request: &AccessRequest, on: bool) -> Result<AccessRequest, Error> {
+    context.leadership.may_give().map_err(|error| Error::WriteFinalizer(error.into()))?;
     let mut finalizers = request.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
     if on {
@@ -98,6 +101,7 @@ pub async fn policy(
     if status == old {
         return Ok(());
     }
+    context.leadership.may_give().map_err(|error| Error::WriteStatus(error.into()))?;
     let patch = json!({
         "apiVersion": AccessPolicy::api_version(&()),
         "kind": AccessPolicy::kind(&()),
@@ -154,6 +158,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
                 | "MappingFailed"
                 | "KeycloakUnavailable"
                 | "AdmissionPoliciesNotInForce"
+                | "ClocksDiffer"
                 | "StatusForged"
                 | TAKEN_AWAY
                 | "Released"

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use futures::{Stream, StreamExt, TryStreamExt, channel, future, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -22,13 +22,15 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{
-    Context, Error, Index, Locks, Realm, Record, Settling, Takeover, lenient, policies, reach, reconcile, vanished,
+    Context, Differences, DueFirst, Error, Index, Locks, Realm, Record, Settling, lenient, policies, reach, reconcile,
+    vanished,
 };
 use crate::{
     api::{AccessPolicy, AccessRequest},
     config::Release,
     domain::Request,
     guard::{Guard, Keyring},
+    leader::{Leadership, Takeover},
     metrics::Metrics,
 };
 
@@ -36,23 +38,36 @@ use crate::{
 const LOOK_AT_GUARD: Duration = Duration::from_secs(15);
 /// The same while the admission policies are not in force.
 const TRY_GUARD: Duration = Duration::from_secs(2);
-/// So many requests can be woken at once: all that waited for one realm.
-const WOKEN: usize = 8192;
 
-/// Runs both controllers until `stop` says so. `serve` is given the context once it is there.
-pub async fn run<F: Future<Output = ()>>(
-    client: Client,
-    guard: Guard,
-    keyring: Arc<Keyring>,
-    realms: BTreeMap<String, Realm>,
-    release: Release,
-    metrics: Arc<Metrics>,
-    stop: watch::Receiver<bool>,
-    serve: impl FnOnce(Arc<Context>) -> F,
-) {
+/// What the controllers are made of.
+pub struct Wiring {
+    /// The way to the API server.
+    pub client: Client,
+    /// Watches over the admission policies.
+    pub guard: Guard,
+    /// The keys of the seals.
+    pub keyring: Arc<Keyring>,
+    /// The realms of the configuration.
+    pub realms: BTreeMap<String, Realm>,
+    /// Access that is given up without proof.
+    pub release: Release,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether this process may write.
+    pub leadership: Leadership,
+    /// How it came to lead.
+    pub takeover: Takeover,
+}
+
+/// Runs both controllers until `stop` says so. To be started by whoever leads, and not before: what is listed first is then what
+/// the one before has left. `started` is given the context at once. Answers with when everything that was sent to Keycloak has
+/// surely settled, if that is not so yet.
+pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOnce(Arc<Context>)) -> Option<Timestamp> {
+    let Wiring { client, guard, keyring, realms, release, metrics, leadership, takeover } = wiring;
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
-    let (woken, _) = broadcast::channel(WOKEN);
+    // Without a limit: what is woken is one of the requests there are, and none may be missed.
+    let (wake, woken) = channel::mpsc::unbounded();
     let (gone, vanishing) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
@@ -61,29 +76,31 @@ pub async fn run<F: Future<Output = ()>>(
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),
-        settling: Settling::new(Takeover::Unclean),
+        settling: Settling::new(takeover),
         found: super::drift::Found::default(),
+        due_first: DueFirst::default(),
+        differences: Differences::default(),
+        woken: wake,
         release,
-        woken: woken.clone(),
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         client: client.clone(),
         realms,
         guard,
         keyring,
         metrics,
+        leadership,
     });
+    started(context.clone());
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
     let (news, _) = broadcast::channel(1024);
     let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));
     let other_policies = {
         let policies = policies.clone();
-        listen(news.subscribe(), Some(News::Missed))
-            .filter(|news| future::ready(news.concerns_other_policies()))
-            .flat_map(move |_| {
-                let concerned =
-                    policies.state_filter(|policy| policy.spec.grants.iter().any(|grant| grant.group.is_some()));
-                stream::iter(references(&concerned))
-            })
+        listen(news.subscribe()).filter(|news| future::ready(news.concerns_other_policies())).flat_map(move |_| {
+            let concerned =
+                policies.state_filter(|policy| policy.spec.grants.iter().any(|grant| grant.group.is_some()));
+            stream::iter(references(&concerned))
+        })
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
@@ -91,12 +108,11 @@ pub async fn run<F: Future<Output = ()>>(
         .map_ok(|request| ObjectRef::from_obj(&request));
     let of_policy = {
         let requests = requests.clone();
-        listen(news.subscribe(), Some(News::Missed)).flat_map(move |news| {
+        listen(news.subscribe()).flat_map(move |news| {
             let concerned = requests.state_filter(|request| news.concerns_requests_of(&request.spec.policy_name));
             stream::iter(references(&concerned))
         })
     };
-    let woken = listen(woken.subscribe(), None);
     let request_queue = stream::select(request_changes, stream::select(of_policy, woken).map(Ok));
 
     let policy_loop = applier(
@@ -119,8 +135,8 @@ pub async fn run<F: Future<Output = ()>>(
             |request, error, context| {
                 // Whatever failed, what falls due is looked at in time.
                 let request = context.index.newest(&request).trusted.unwrap_or(request);
-                let due = Request::parse(&request).deadline().filter(|deadline| *deadline > Timestamp::now());
-                failed(&context, "request", request.as_ref(), error, due)
+                let due = Request::parse(&request).deadline().map(|deadline| context.until(&request, deadline));
+                failed(&context, "request", request.as_ref(), error, due.filter(|due| !due.is_zero()))
             },
             context.clone(),
             requests.clone(),
@@ -138,11 +154,13 @@ pub async fn run<F: Future<Output = ()>>(
             () = stopped(stop.clone()) => {}
             () = Box::pin(look_after(&context)) => {}
             () = look_after_seals(&context, &requests) => {}
+            () = context.look_after_clocks() => {}
             () = context.look_after_vanished(vanishing) => {}
             () = look_after_holdings(&context, &requests) => {}
         }
     };
-    tokio::join!(policy_loop, request_loop, background, serve(context.clone()));
+    tokio::join!(policy_loop, request_loop, background);
+    context.settling.until()
 }
 
 /// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.
@@ -241,19 +259,13 @@ fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<DynamicObje
     }
 }
 
-/// What is sent from now on; `missed` instead of what came too fast.
-fn listen<T: Clone>(sent: broadcast::Receiver<T>, missed: Option<T>) -> impl Stream<Item = T> {
-    stream::unfold((sent, missed), |(mut sent, missed)| async move {
-        loop {
-            match (sent.recv().await, &missed) {
-                (Ok(heard), _) => return Some((heard, (sent, missed))),
-                (Err(broadcast::error::RecvError::Lagged(_)), Some(instead)) => {
-                    let instead = instead.clone();
-                    return Some((instead, (sent, missed)));
-                }
-                (Err(broadcast::error::RecvError::Lagged(_)), None) => {}
-                (Err(broadcast::error::RecvError::Closed), _) => return None,
-            }
+/// What happens to policies from now on. What comes too fast is one piece of news: all may have changed.
+fn listen(news: broadcast::Receiver<News>) -> impl Stream<Item = News> {
+    stream::unfold(news, |mut news| async move {
+        match news.recv().await {
+            Ok(heard) => Some((heard, news)),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some((News::Missed, news)),
+            Err(broadcast::error::RecvError::Closed) => None,
         }
     })
 }
@@ -268,7 +280,7 @@ fn request_stop<S: Stream>(queue: S, stop: watch::Receiver<bool>) -> impl Stream
 }
 
 /// Waits until the process is told to stop.
-async fn stopped(mut stop: watch::Receiver<bool>) {
+pub async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that whoever could say stop is gone.
     let _ = stop.wait_for(|stop| *stop).await;
 }
@@ -277,6 +289,11 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 async fn look_after(context: &Context) {
     let guard = async {
         loop {
+            // Only who leads for sure begins and ends epochs.
+            if context.leadership.may_give().is_err() {
+                tokio::time::sleep(TRY_GUARD).await;
+                continue;
+            }
             let answer = context.guard.keep().await;
             context.remember_guard(&answer);
             if let Err(error) = context.record.begin().await {
@@ -314,10 +331,10 @@ fn failed<K: Resource<DynamicType = ()>>(
     kind: &str,
     object: &K,
     error: &Error,
-    due: Option<Timestamp>,
+    due: Option<Duration>,
 ) -> Action {
     let wait = context.retry_after(object.meta().uid.as_deref().unwrap_or_default());
-    let wait = due.map_or(wait, |due| wait.min(reconcile::until(due)));
+    let wait = due.map_or(wait, |due| wait.min(due));
     let (name, namespace) = (object.name_any(), object.namespace());
     tracing::warn!(kind, name, namespace, error = error.chain(), ?wait, "trying again");
     Action::requeue(wait)

@@ -151,6 +151,10 @@ impl Context {
         // The key of which it was said that all seals are made with it.
         let mut settled = None;
         loop {
+            if self.leadership.may_give().is_err() {
+                tokio::time::sleep(LOOK_AT_KEYS).await;
+                continue;
+            }
             if let Err(error) = self.keyring.keep().await {
                 tracing::error!(error = chain(&error), "cannot look after the keys of the seals");
             }

@@ -21,23 +21,12 @@ use crate::{
         Request,
         duration::{later, whole_seconds},
     },
+    leader::Takeover,
 };
 
 /// The longest settling time that is assumed of a realm that is not in the configuration any more: the default life of
 /// Keycloak's tokens and its default limit of a transaction (26.7.3).
 const UNKNOWN_REALM: Duration = Duration::from_mins(10);
-
-/// How the present leader came to lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takeover {
-    /// The leader before has handed over; writes of it may arrive until then, if at all.
-    Clean {
-        /// Until when, if any were on their way.
-        unsettled_until: Option<Timestamp>,
-    },
-    /// The leader before has died, or nobody knows.
-    Unclean,
-}
 
 /// What may still arrive, by whose holding and which target.
 pub struct Settling {

@@ -264,6 +264,13 @@ impl Draft<'_> {
         }
     }
 
+    /// What keeps anything from being given now, if something does.
+    fn obstacle(&self, nothing: &str) -> Option<Reason> {
+        let guard = self.guard_problem().map(|why| ("AdmissionPoliciesNotInForce", why));
+        let clocks = || self.observed.clocks.clone().map(|why| ("ClocksDiffer", why));
+        guard.or_else(clocks).map(|(word, why)| Reason::new(word, format!("{nothing}: {why}")))
+    }
+
     /// Why nothing can be given or counted now, if the admission policies are not in force.
     fn guard_problem(&self) -> Option<String> {
         match &self.observed.guard {

@@ -133,6 +133,7 @@ pub fn digest(request: &Request, realm_id: &str, user_id: &str) -> String {
         signals: _,
         forged: _,
         status: _,
+        time_is_up: _,
     } = request;
     let duration = duration.map(|duration| duration.as_secs());
     let spec = (policy, grants, duration, reason, not_before, not_after, pre_approved);

@@ -57,6 +57,8 @@ pub struct Observed {
     /// Whether the same has started before without a fresh vote, if [`Needs::record`] asked for it; the error says why that
     /// is not known.
     pub record: Option<Result<delegation::Record, String>>,
+    /// Why a deadline would be wrong, if the clocks differ too much.
+    pub clocks: Option<String>,
     /// The other requests for the same subject that are not final.
     pub siblings: Vec<Request>,
     /// Ids of targets of this subject to which a write may still be on its way because its answer was lost, and until when (in

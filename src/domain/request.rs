@@ -8,6 +8,7 @@ use super::duration;
 use crate::api::{self, AccessRequestStatus, Phase, VoteDecision};
 
 /// An `AccessRequest` that was read.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Its namespace.
@@ -50,6 +51,8 @@ pub struct Request {
     pub status: AccessRequestStatus,
     /// What the API server has in its place, if that is not the operator's.
     pub forged: Option<Forged>,
+    /// Whether its time is up by a clock that nobody can set, whatever the wall clock says.
+    pub time_is_up: bool,
 }
 
 /// A status that the operator did not write.
@@ -147,6 +150,7 @@ impl Request {
             signals: annotations.filter_map(|(key, by)| Signal::parse(key, by)).collect(),
             status: request.status.clone().unwrap_or_default(),
             forged: None,
+            time_is_up: false,
         }
     }
 
@@ -165,9 +169,9 @@ impl Request {
         self.status.grant.as_ref().map(|grant| grant.deadline.0)
     }
 
-    /// Whether its time is up.
+    /// Whether its time is up, by either clock.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.deadline().is_some_and(|deadline| deadline <= now)
+        self.deadline().is_some_and(|deadline| self.time_is_up || deadline <= now)
     }
 }
 

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Client, Error, Kind,
+    Client, Error, Kind, Write,
     http::{Endpoint, Request, Time},
     path::Path,
     targets::{CLIENTS, ClientRep},
@@ -141,7 +141,7 @@ impl Client {
         let body = serde_json::to_vec(&OnlyActions { required_actions: &all });
         let body = body.map_err(|error| Error::new(Kind::InvalidInput, ASK.label, error.to_string()))?;
         let path = Path::of(&["users", user])?;
-        let request = Request { method: Method::PUT, endpoint: ASK, path, body: Some(body) };
+        let request = Request { method: Method::PUT, endpoint: ASK, path, body: Some(body), write: Some(Write::Give) };
         self.0.exchange(&request, time).await?;
         let after = self.full_user(user, time).await?.required_actions;
         let dropped: Vec<&str> = actions.difference(&after).map(String::as_str).collect();

@@ -9,8 +9,8 @@ use serde::Deserialize;
 /// What sort of failure it was. Decides what the caller may conclude and when it makes sense to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing reached Keycloak: refused connection, unknown host, failed TLS handshake, no time left to send, or a server
-    /// that is known to be away.
+    /// Nothing reached Keycloak: refused connection, unknown host, failed TLS handshake, no time left to send, not allowed to,
+    /// or a server that is known to be away.
     NotSent,
     /// A write was sent, or may have been, and its outcome is not known: no answer in time, a reset, 502, 503, 504, or an
     /// answer that Keycloak does not give. The write may still happen.

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Limits, Observer, REALM,
+    Gate, Limits, Observer, REALM, Write,
     circuit::Circuit,
     error::{Complaint, Error, Kind, describe_body, number, one_line, root_cause},
     path::Path,
@@ -55,15 +55,17 @@ pub(super) struct Request {
     pub(super) endpoint: Endpoint,
     pub(super) path: Path,
     pub(super) body: Option<Vec<u8>>,
+    /// What it does, if it is no read.
+    pub(super) write: Option<Write>,
 }
 
 impl Request {
     pub(super) fn get(endpoint: Endpoint, path: Path) -> Self {
-        Self { method: Method::GET, endpoint, path, body: None }
+        Self { method: Method::GET, endpoint, path, body: None, write: None }
     }
 
     fn is_write(&self) -> bool {
-        self.method != Method::GET
+        self.write.is_some()
     }
 
     fn error(&self, kind: Kind, detail: impl Into<String>) -> Error {
@@ -90,6 +92,7 @@ pub(super) struct Transport {
     pub(super) circuit: Circuit,
     pub(super) limits: Limits,
     pub(super) observer: Arc<dyn Observer>,
+    pub(super) gate: Arc<dyn Gate>,
 }
 
 impl Transport {
@@ -245,6 +248,10 @@ impl Transport {
         let least = if request.is_write() { self.limits.write / 10 } else { Duration::ZERO };
         if limit <= least {
             return Err(request.error(Kind::NotSent, "no time left to send it"));
+        }
+        // The wait for a connection and a token may have been long: who may write now?
+        if let Some(write) = request.write {
+            self.gate.may_send(write).map_err(|why| request.error(Kind::NotSent, format!("not sent: {why}")))?;
         }
         let enough = self.is_enough(deadline);
         let outcome = timeout_at(deadline, self.send(request, token)).await;

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::{
-    Client, Error, Kind,
+    Client, Error, Kind, Write,
     http::{Endpoint, Request, Time},
     path::Path,
     targets::RoleRep,
@@ -93,7 +93,8 @@ impl Mapping<'_> {
                 (endpoint, method, Some(OneRole { id, name }.body()?))
             }
         };
-        let request = Request { method, endpoint, path: self.path()?, body };
+        let write = Some(if remove { Write::Take } else { Write::Give });
+        let request = Request { method, endpoint, path: self.path()?, body, write };
         self.client.0.exchange(&request, self.time).await.map(drop)
     }
 

@@ -42,7 +42,7 @@ pub use types::{
     User,
 };
 
-use crate::config;
+use crate::{clock::OtherClock, config};
 use circuit::Circuit;
 use http::{Endpoint, Time, Transport};
 use path::{Path, escape};
@@ -84,7 +84,28 @@ pub trait Observer: Send + Sync {
     fn call(&self, endpoint: &'static str, result: &'static str, seconds: f64);
 }
 
+/// What a write does to what somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// It may give them more.
+    Give,
+    /// It can only take from them.
+    Take,
+}
+
+/// Is asked immediately before each write is sent, and before it is sent again.
+pub trait Gate: Send + Sync {
+    /// Whether it may be sent; the error says why not. Then it is [`Kind::NotSent`].
+    fn may_send(&self, write: Write) -> Result<(), String>;
+}
+
 struct Nobody;
+
+impl Gate for Nobody {
+    fn may_send(&self, _: Write) -> Result<(), String> {
+        Ok(())
+    }
+}
 
 impl Observer for Nobody {
     fn call(&self, _: &'static str, _: &'static str, _: f64) {}
@@ -97,11 +118,13 @@ pub struct Options {
     pub limits: Limits,
     /// Who is told of each call.
     pub observer: Arc<dyn Observer>,
+    /// Who is asked before each write.
+    pub gate: Arc<dyn Gate>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), observer: Arc::new(Nobody) }
+        Self { limits: Limits::default(), observer: Arc::new(Nobody), gate: Arc::new(Nobody) }
     }
 }
 
@@ -130,7 +153,7 @@ impl Client {
 
     /// The same with other time limits, or with somebody who is told of each call.
     pub fn with(realm: &config::Realm, options: Options) -> Result<Self, Error> {
-        let Options { limits, observer } = options;
+        let Options { limits, observer, gate } = options;
         let http = connector(realm.ca_file.as_deref())
             .map_err(|error| error.during(|| format!("prepare the connection to {}", realm.url)))?;
         let server = realm.url.clone();
@@ -145,7 +168,7 @@ impl Client {
             observer: Arc::clone(&observer),
             slot: Mutex::new(Slot::default()),
             finished: AtomicU64::new(0),
-            skew: std::sync::Mutex::default(),
+            clock: OtherClock::default(),
             life: AtomicU64::new(token::DEFAULT_LIFE.as_secs()),
             server,
         };
@@ -162,6 +185,7 @@ impl Client {
             circuit: Circuit::default(),
             limits,
             observer,
+            gate,
         })))
     }
 
@@ -197,11 +221,11 @@ impl Client {
         Ok(info)
     }
 
-    /// How many seconds Keycloak's clock was ahead of ours (negative: behind) at the last sign-in; `None` before the
-    /// first. A difference within the time that the sign-in took counts as none. From the token's `iat`, because
+    /// How many seconds Keycloak's clock is ahead of ours now (negative: behind), as far as the last sign-in tells; `None`
+    /// before the first. A difference within the time that the sign-in took counts as none. From the token's `iat`, because
     /// Keycloak 26.7.3 sends no `Date`, and a proxy's would be another clock.
     pub fn clock_skew(&self) -> Option<i64> {
-        self.0.tokens.skew()
+        self.0.tokens.clock.ahead()
     }
 
     /// Why nothing is sent to the server now, if so: it did not answer several times in a row. Calls fail at once then,

@@ -18,7 +18,7 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::{
-    Client, Error, Kind,
+    Client, Error, Kind, Write,
     http::{Endpoint, Request, Time},
     path::Path,
 };
@@ -178,7 +178,7 @@ impl Client {
     }
 
     async fn slow_write(&self, method: Method, endpoint: Endpoint, path: Path) -> Result<(), Error> {
-        let request = Request { method, endpoint, path, body: None };
+        let request = Request { method, endpoint, path, body: None, write: Some(Write::Take) };
         self.0.exchange(&request, self.0.slow_deadline()).await.map(drop)
     }
 }

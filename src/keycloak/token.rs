@@ -3,10 +3,10 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -23,6 +23,7 @@ use super::{
     error::{Complaint, Error, Kind, describe_body, number, root_cause},
     http::{MAX_BODY, body_of, is_away, retry_after},
 };
+use crate::clock::{Boot, OtherClock};
 
 const ENDPOINT: &str = "token";
 
@@ -63,8 +64,8 @@ pub(super) struct Tokens {
     pub(super) slot: Mutex<Slot>,
     /// Number of finished sign-ins, successful or not.
     pub(super) finished: AtomicU64,
-    /// Seconds by which Keycloak's clock was ahead at the last sign-in.
-    pub(super) skew: std::sync::Mutex<Option<i64>>,
+    /// Keycloak's clock, as the last sign-in said it.
+    pub(super) clock: OtherClock,
     /// Seconds for which the last token was issued.
     pub(super) life: AtomicU64,
 }
@@ -114,10 +115,6 @@ impl Tokens {
         self.slot.lock().await.token = None;
     }
 
-    pub(super) fn skew(&self) -> Option<i64> {
-        *self.skew.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn life(&self) -> Duration {
         Duration::from_secs(self.life.load(Ordering::Acquire))
     }
@@ -142,7 +139,7 @@ impl Tokens {
             ("client_id", &self.client_id),
             ("client_secret", secret.expose_secret()),
         ];
-        let before = SystemTime::now();
+        let before = Boot::now();
         let response = self.http.post(&self.url).form(&form).send().await.map_err(|error| {
             let kind = if error.is_connect() { Kind::NotSent } else { Kind::Unavailable };
             Error::new(kind, ENDPOINT, root_cause(&error)).of_the_server()
@@ -157,8 +154,10 @@ impl Tokens {
         // The parser's words could quote the token: they are not repeated.
         let answer: TokenAnswer = serde_json::from_slice(&body)
             .map_err(|_| Error::new(Kind::Malformed, ENDPOINT, format!("the answer is {}", describe_body(&body))))?;
-        let skew = issued_at(&answer.access_token).map(|issued| ahead(issued, before, SystemTime::now()));
-        *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = skew;
+        match issued_at(&answer.access_token) {
+            Some(issued) => self.clock.said(issued, before),
+            None => self.clock.forget(),
+        }
         self.life.store(answer.expires_in, Ordering::Release);
         let life = Duration::from_secs(answer.expires_in);
         let renew_at = started + life.saturating_sub(MARGIN.min(life / 4));
@@ -191,12 +190,6 @@ fn issued_at(token: &str) -> Option<i64> {
     Some(serde_json::from_slice::<Claims>(&claims).ok()?.iat)
 }
 
-/// By how many seconds a clock is ahead that said `then` at some moment between `before` and `after`.
-fn ahead(then: i64, before: SystemTime, after: SystemTime) -> i64 {
-    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
-    then - then.clamp(seconds(before), seconds(after).max(seconds(before)))
-}
-
 /// A sign-in that was refused. Never [`Kind::NotFound`]: that would read as "the user is not there" further up.
 fn refusal(status: StatusCode, body: &[u8]) -> Error {
     let code = number(status);
@@ -226,14 +219,6 @@ fn sign_in_hint(words: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_clock_is_ahead_of_or_behind_the_time_of_the_sign_in() {
-        let at = |seconds: u64| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 900);
-        for (then, expected) in [(1000, 0), (1002, 0), (1040, 38), (960, -40)] {
-            assert_eq!(ahead(then, at(1000), at(1002)), expected);
-        }
-    }
 
     #[test]
     fn what_is_no_token_has_no_time() {

@@ -107,6 +107,7 @@ fn what_cannot_be_asked_is_waited_for() {
         (world.clone().not_ready(&policy()), "PolicyNotReady"),
         (world.clone().unguarded(), "AdmissionPoliciesNotInForce"),
         (world.clone().guard(Guard::Unknown("timeout".into())), "AdmissionPoliciesNotInForce"),
+        (world.clone().clocks_differ(), "ClocksDiffer"),
     ];
     for (world, word) in waits {
         let answer = world.decide(&agreed().not_after(600));
@@ -207,6 +208,15 @@ fn nothing_is_mapped_while_the_admission_policies_are_away() {
     world(&policy()).decide_on(&waits.after()).does(&["map debug"]);
     // It ends all the same.
     world(&policy()).unguarded().at(3600).decide_on(&waits.after()).does(&["unmap admin", "unmap debug"]);
+}
+
+#[test]
+fn nothing_is_mapped_while_clocks_differ_and_what_is_due_goes() {
+    let activating = request("fix").activating(&[ours("admin")]);
+    let waits = world(&policy()).clocks_differ().decide(&activating);
+    waits.is_for(Activating, "ClocksDiffer").does(&[]).next(Next::Retry { until: Some(at(3600)) }).says("40 s behind");
+    world(&policy()).decide_on(&waits.after()).does(&["map admin"]);
+    world(&policy()).clocks_differ().at(3600).decide_on(&waits.after()).does(&["unmap admin"]);
 }
 
 #[test]

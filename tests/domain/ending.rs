@@ -205,6 +205,24 @@ fn the_last_owner_hands_over_to_a_holder() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_keeps_nothing_alive() {
+    let early = world(&policy()).at(10);
+    for live in [active(), request("fix").activating(&[ours("admin")])] {
+        let answer = early.decide_on(&live.time_is_up());
+        answer.is_for(Revoking, "Revoking").does(&["unmap admin"]).says("its time is up");
+    }
+    // Nobody holds a target any more whose time is up.
+    let mut due = early.clone();
+    due.siblings = vec![request("other").active(&[ours("admin")]).time_is_up()];
+    due.decide(&active().deleted()).is_for(Revoking, "Revoking").does(&["unmap admin"]);
+    let mut held = early;
+    held.siblings = vec![request("other").active(&[ours("admin")]).read()];
+    held.decide(&active().deleted()).is_for(Revoking, "Revoking").does(&[]);
+    // Without a deadline there is nothing that could be up.
+    world(&policy()).decide_on(&request("fix").time_is_up()).is(Phase::Pending);
+}
+
+#[test]
 fn what_the_configuration_gives_up_is_over_without_proof_and_says_so() {
     let mut world = world(&policy()).at(3600).fails("admin");
     world.released = Some("as release.realms of the operator's configuration says (realm)".into());

@@ -220,6 +220,10 @@ impl RequestBuilder {
     pub fn read(&self) -> Request {
         Request::parse(&self.0)
     }
+    /// Its time is up by the boot-time clock.
+    pub fn time_is_up(&self) -> Request {
+        Request { time_is_up: true, ..self.read() }
+    }
     /// This is what counts, and the API server has something else.
     pub fn forged(&self, found: &Self, instead: Instead) -> Request {
         let found = found.0.status.clone().unwrap_or_default();

@@ -68,6 +68,7 @@ pub struct World {
     pub travelling: BTreeMap<String, Timestamp>,
     /// What live requests lack, once somebody has looked.
     pub missing: Option<Vec<Missing>>,
+    pub clocks: Option<String>,
     pub released: Option<String>,
     pub outcomes: Vec<Outcome>,
     ballots: std::cell::Cell<u32>,
@@ -103,6 +104,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
         siblings: Vec::new(),
         travelling: BTreeMap::new(),
         missing: None,
+        clocks: None,
         released: None,
         outcomes: Vec::new(),
         ballots: std::cell::Cell::new(0),
@@ -141,6 +143,10 @@ impl World {
     /// The admission policies are away.
     pub fn unguarded(self) -> Self {
         self.guard(Guard::NotInForce("hallpass-identity was deleted".into()))
+    }
+    pub fn clocks_differ(mut self) -> Self {
+        self.clocks = Some("the clock of the API server is 40 s behind the operator's".into());
+        self
     }
     pub fn nobody(mut self, name: &str) -> Self {
         self.people.insert(name.into(), Lookup::Nobody(format!("{name} leads to a disabled user")));
@@ -215,6 +221,7 @@ impl World {
             policy,
             people,
             account: targets.then(|| Ok(self.account.clone())),
+            clocks: self.clocks.clone(),
             record: (gives && asks && record).then(|| self.record.clone()),
             rosters: self.rosters.clone(),
             siblings: self.siblings.clone(),

@@ -1,6 +1,11 @@
 //! Taking away: what proves that a mapping is gone, and what does not.
 
-use hallpass::keycloak::{Error, Kind, Removal, Target};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use hallpass::keycloak::{Client, Error, Gate, Kind, Options, Removal, Target, Write};
 use serde_json::json;
 
 use crate::peer::{Peer, REALM_ID, answer, answer_json, missing};
@@ -39,6 +44,34 @@ async fn a_204_is_a_proof() {
         assert_eq!(unmap(&peer, &target).await.expect("proof"), Removal::Removed);
         assert_eq!(peer.sent("DELETE").await, [(place.to_owned(), r#"[{"id":"r1","name":"old"}]"#.to_owned())]);
     }
+}
+
+/// Lets only what takes through, and only so often.
+struct Closing(AtomicUsize);
+
+impl Gate for Closing {
+    fn may_send(&self, write: Write) -> Result<(), String> {
+        let left = |left: usize| left.checked_sub(1);
+        let open = write == Write::Take && self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, left).is_ok();
+        if open { Ok(()) } else { Err("somebody else may lead".into()) }
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_write_sends_nothing_and_is_asked_again_before_each_write() {
+    let peer = Peer::start().await;
+    peer.always("POST", ROLE_PATH, answer(204)).await;
+    peer.always("DELETE", ROLE_PATH, missing("Role not found")).await;
+    peer.always("GET", "/roles-by-id/r1", answer_json(json!({"id": "r1", "name": "new"}))).await;
+    let options = Options { gate: Arc::new(Closing(AtomicUsize::new(1))), ..Options::default() };
+    let client = Client::with(&peer.realm(), options).expect("valid configuration");
+    let error = client.map("u1", &role()).await.expect_err("it gives");
+    assert_eq!((error.kind(), error.detail()), (Kind::NotSent, "not sent: somebody else may lead"));
+    assert!(peer.sent("POST").await.is_empty());
+    // It was renamed: the first write is let through, the second is not.
+    let error = client.unmap("u1", &role(), REALM_ID).await.expect_err("the gate is closed");
+    assert_eq!((error.kind(), error.outcome_unknown()), (Kind::NotSent, false));
+    assert_eq!(peer.sent("DELETE").await.len(), 1);
 }
 
 #[tokio::test]

@@ -138,7 +138,6 @@ fn wrong_values_are_refused_in_plain_words() {
     let secret = "clientSecretRef: {name: hallpass-prod, key: client-secret}";
     for (values, words) in [
         (String::new(), "no realms are configured: list at least one Keycloak realm in `realms`"),
-        (edited("\npeople:", "\nreplicas: 2\npeople:"), "replicas is 2, but must be 0 or 1"),
         (edited("\npeople:", "\nreplica: 1\npeople:"), "additional properties 'replica' not allowed"),
         (edited("    clientId: hallpass\n", ""), "realms[0] (prod): auth.clientId is missing"),
         (edited(secret, ""), "realms[0] (prod): set one of auth.clientSecretRef {name, key} and auth.clientSecretFile"),
@@ -235,6 +234,12 @@ fn the_operator_may_do_what_it_does_and_nothing_else() {
         (false, "patch validatingadmissionpolicies.admissionregistration.k8s.io/hallpass-identity"),
         (false, "list validatingadmissionpolicies.admissionregistration.k8s.io"),
         (false, "create clusterrolebindings.rbac.authorization.k8s.io"),
+        (true, "get leases.coordination.k8s.io/hallpass --namespace=hallpass-system"),
+        (true, "update leases.coordination.k8s.io/hallpass --namespace=hallpass-system"),
+        (true, "create leases.coordination.k8s.io --namespace=hallpass-system"),
+        (false, "delete leases.coordination.k8s.io/hallpass --namespace=hallpass-system"),
+        (false, "update leases.coordination.k8s.io/other --namespace=hallpass-system"),
+        (false, "update leases.coordination.k8s.io/hallpass --namespace=default"),
         (true, "get secrets/hallpass-seal --namespace=hallpass-system"),
         (true, "create secrets --namespace=hallpass-system"),
         (false, "get secrets --namespace=hallpass-system"),

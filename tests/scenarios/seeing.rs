@@ -277,7 +277,8 @@ async fn probes_and_metrics_tell_how_the_operator_is() {
     let (status, metrics) = w.stack.ask_operator("/metrics").await.unwrap();
     // then
     assert_eq!((alive, ready, status), (200, 200, 200));
-    for line in ["[+] admission policies: ok", "[+] realm prod: ok"] {
+    for line in ["[+] lease: this process leads", "[+] admission policies: ok", "[+] clocks: ok", "[+] realm prod: ok"]
+    {
         assert!(text.lines().any(|other| other == line), "{line:?} is missing in: {text}");
     }
     let value = |name: &str| -> f64 {
@@ -290,6 +291,7 @@ async fn probes_and_metrics_tell_how_the_operator_is() {
     assert!(value("hallpass_reconciles_total{kind=\"request\",outcome=\"ok\",category=\"\"}") >= 2.0);
     assert!(value("hallpass_keycloak_call_seconds_count{endpoint=\"map\",result=\"Ok\"}") >= 1.0);
     assert!((value("hallpass_admission_policies_in_force") - 1.0).abs() < f64::EPSILON);
+    assert!((value("hallpass_leader") - 1.0).abs() < f64::EPSILON);
     value("hallpass_overdue_revocations");
     value("hallpass_expiry_lag_seconds_count");
     assert!(metrics.ends_with("# EOF\n"), "OpenMetrics");

@@ -31,7 +31,10 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hallpass::api::{AccessPolicy, AccessRequest};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Namespace},
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
@@ -298,6 +301,16 @@ impl World {
     pub async fn operator(&self, what: &str) {
         self.is_alone();
         self.stack.dev(&["operator", what]).await;
+        if what == "kill" {
+            self.nobody_leads().await;
+        }
+    }
+
+    /// Deletes the Lease, as an administrator may who knows that its holder is dead: nobody waits for it to expire.
+    pub async fn nobody_leads(&self) {
+        let leases: Api<Lease> = Api::namespaced(self.admin.clone(), "hallpass-system");
+        let deleted = leases.delete("hallpass", &DeleteParams::default()).await;
+        assert!(deleted.is_ok(), "{deleted:?}");
     }
 
     /// kubectl as the administrator, in the world's namespace.

@@ -64,8 +64,7 @@ pub(super) fn activating(mut draft: Draft<'_>) -> Decision {
         return draft.goes(Phase::Activating, &reason, Vec::new(), Next::At(until.min(deadline)));
     }
     let retry = Next::Retry { until: Some(deadline) };
-    if let Some(why) = draft.guard_problem() {
-        let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing more is granted: {why}"));
+    if let Some(reason) = draft.obstacle("nothing more is granted") {
         return draft.goes(Phase::Activating, &reason, Vec::new(), retry);
     }
     if failures.is_empty() {

@@ -91,8 +91,7 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
         let reason = Reason::new("WaitingForStart", format!("approved; starts at {start}"));
         return draft.goes(Phase::Approved, &reason, Vec::new(), Next::At(start));
     }
-    if let Some(why) = draft.guard_problem() {
-        let reason = Reason::new("AdmissionPoliciesNotInForce", format!("nothing is granted: {why}"));
+    if let Some(reason) = draft.obstacle("nothing is granted") {
         return draft.waits(Phase::Approved, &reason);
     }
     let subject = match draft.judged(policy) {

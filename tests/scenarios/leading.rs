@@ -1,0 +1,163 @@
+//! Two operators: one leads. It is killed, paused, cut off or stopped: never do two write, and what is due goes.
+
+use std::time::{Duration, Instant};
+
+use hallpass::api::{AccessRequestStatus, Phase};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::{
+    operators::{LEASE, Start, Way, by_signal},
+    world::World,
+};
+
+/// What a busy machine may add.
+const BUSY: Duration = Duration::from_secs(6);
+
+fn deadline(status: &AccessRequestStatus) -> Timestamp {
+    status.grant.as_ref().expect("a grant").deadline.0
+}
+
+fn since(time: Timestamp) -> SignedDuration {
+    Timestamp::now().duration_since(time)
+}
+
+async fn metric(operator: &crate::operators::Operator) -> String {
+    let metrics = operator.ask("/metrics").await.unwrap().1;
+    metrics.lines().find(|line| line.starts_with("hallpass_leader ")).expect("a metric").to_owned()
+}
+
+#[tokio::test]
+async fn the_next_one_leads_at_once_after_a_stop_and_after_the_lease_when_the_leader_is_killed() {
+    // given
+    let w = World::alone().await;
+    w.runs_its_own_operators().await;
+    let mut first = w.start("first", Start::default()).await;
+    w.leads(&first).await;
+    let second = w.start("second", Start::default()).await;
+    w.waits_for(&second, &first).await;
+    assert_eq!(metric(&first).await, "hallpass_leader 1");
+    assert_eq!(metric(&second).await, "hallpass_leader 0");
+    assert!(!w.sent_by(&second).iter().any(|(verb, resource)| verb == "list" && resource == "accessrequests"));
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    let request = alice.asks(&policy).lasting("10s").create().await.unwrap();
+    let due = deadline(&request.reaches(Phase::Active).await);
+    // when it is told to stop
+    first.signal("-TERM");
+    let stopped = Instant::now();
+    w.leads(&second).await;
+    // then
+    println!("stopped -> the next one leads and is ready: {:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(2) + BUSY, "{:?}", stopped.elapsed());
+    assert!(w.ended(&mut first).await.success());
+    assert!(first.log().contains("handed the lease back"), "{}", first.log());
+    assert!(second.log().contains("Clean"), "{}", second.log());
+    assert_eq!(deadline(&request.reaches(Phase::Active).await), due);
+    // when it is killed shortly before the deadline
+    let mut third = w.start("third", Start::default()).await;
+    w.waits_for(&third, &second).await;
+    let mut second = second;
+    w.until("the deadline is near", async || since(due) > -SignedDuration::from_secs(1)).await;
+    second.signal("-KILL");
+    let killed = Instant::now();
+    assert!(by_signal(w.ended(&mut second).await, 9));
+    // then
+    w.until("the role is gone", async || !w.keycloak.has(&alice.user, &role).await).await;
+    println!("killed -> revoked by the next one: {:?}, the lease is {LEASE:?}", killed.elapsed());
+    assert!(killed.elapsed() > LEASE / 2, "before the lease was over: {:?}", killed.elapsed());
+    assert!(killed.elapsed() < LEASE + Duration::from_secs(1) + BUSY, "{:?}", killed.elapsed());
+    assert!(third.log().contains("Unclean"), "{}", third.log());
+    third.signal("-TERM");
+    assert!(w.ended(&mut third).await.success());
+    w.own_operators_are_over(vec![first, second, third]).await;
+    request.reaches(Phase::Expired).await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_was_paused_for_longer_than_the_lease_writes_nothing_and_ends() {
+    // given
+    let w = World::alone().await;
+    w.runs_its_own_operators().await;
+    let mut paused = w.start("paused", Start::default()).await;
+    w.leads(&paused).await;
+    let next = w.start("next", Start::default()).await;
+    w.waits_for(&next, &paused).await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    let request = alice.asks(&policy).lasting("5s").create().await.unwrap();
+    let due = deadline(&request.reaches(Phase::Active).await);
+    // when
+    paused.signal("-STOP");
+    let (before, began) = (w.sent_by(&paused).len(), Instant::now());
+    // then
+    w.until("the role is gone", async || !w.keycloak.has(&alice.user, &role).await).await;
+    println!("paused -> revoked by the next one: {:?}, {:#} after the deadline", began.elapsed(), since(due));
+    assert!(began.elapsed() < LEASE + Duration::from_secs(1) + BUSY, "{:?}", began.elapsed());
+    request.reaches(Phase::Expired).await;
+    // when it goes on, and everything that it remembers says that this role is to go
+    w.keycloak.map(&alice.user, &role).await;
+    paused.signal("-CONT");
+    let status = w.ended(&mut paused).await;
+    // then
+    assert_eq!(status.code(), Some(1), "{}", paused.log());
+    assert!(paused.log().contains("does not lead any more"), "{}", paused.log());
+    assert!(w.keycloak.has(&alice.user, &role).await, "somebody gave it by hand, and nobody may take it");
+    let sent = w.sent_by(&paused).split_off(before);
+    let writes: Vec<_> = sent.iter().filter(|(verb, _)| !matches!(verb.as_str(), "get" | "list" | "watch")).collect();
+    assert!(
+        writes.iter().all(|(verb, resource)| verb == "update" && resource == "leases") && !writes.is_empty(),
+        "only the question whether it still leads: {sent:?}"
+    );
+    w.own_operators_are_over(vec![paused, next]).await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_takes_away_what_is_due_and_gives_nothing() {
+    // given
+    let w = World::alone().await;
+    w.runs_its_own_operators().await;
+    let mut way = Way::to(&w.stack.api_server).await;
+    let how = Start { api_server: Some(&way.url), ..Start::default() };
+    let mut alone = w.start("alone", how).await;
+    w.leads(&alone).await;
+    let alice = w.person("alice").await;
+    let (due, new) = (w.keycloak.realm_role("due").await, w.keycloak.realm_role("new").await);
+    let policy = w.policy("oncall").realm_role("due", &due.name).realm_role("new", &new.name).requester(&alice);
+    let policy = policy.automatic().ready().await;
+    let request = alice.asks(&policy).grants(["due"]).lasting("10s").create().await.unwrap();
+    let deadline = deadline(&request.reaches(Phase::Active).await);
+    let start = Timestamp::from_second(deadline.as_second() - 1).unwrap();
+    let later = alice.asks(&policy).grants(["new"]).with("notBefore", json!(start.to_string()));
+    let later = later.create().await.unwrap();
+    later.says(Phase::Approved, "WaitingForStart").await;
+    // when
+    way.cut().await;
+    // then
+    w.until("the role is gone", async || !w.keycloak.has(&alice.user, &due).await).await;
+    let late = since(deadline);
+    println!("cut off, gone {late:#} after the deadline");
+    assert!(late.is_positive() && late < SignedDuration::from_secs(2 + 4), "{late:#}");
+    assert!(!w.keycloak.has(&alice.user, &new).await, "nothing is given");
+    let (ready, text) = alone.ask("/readyz").await.unwrap();
+    assert!(ready == 503 && text.contains("[-] lease: the lease could not be renewed in time"), "{text}");
+    assert_eq!(metric(&alone).await, "hallpass_leader 0");
+    assert_eq!(request.status().await.phase, Some(Phase::Active), "the status could not follow yet");
+    // when somebody else leads, who can write it down
+    let next = w.start("next", Start::default()).await;
+    w.nobody_leads().await;
+    w.leads(&next).await;
+    request.reaches(Phase::Expired).await;
+    later.reaches(Phase::Active).await;
+    assert!(w.keycloak.has(&alice.user, &new).await);
+    // and the way is there again
+    way.mend().await;
+    assert_eq!(w.ended(&mut alone).await.code(), Some(1), "{}", alone.log());
+    assert!(w.keycloak.has(&alice.user, &new).await);
+    w.own_operators_are_over(vec![alone, next]).await;
+    w.clean_up().await;
+}
