@@ -86,7 +86,7 @@ impl Context {
         let passes = |account| domain::is_open(request, policy, account);
         if needs.targets && observed.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
             let (targets, lifespan) =
-                tokio::join!(Box::pin(self.targets(realm, policy, request)), realm.lifespan_at_activation());
+                tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());
             (observed.targets, observed.token_lifespan) = (Some(targets), Some(lifespan));
         }
         Ok(observed)
