@@ -3,8 +3,7 @@
 //! [`reconcile`] is the way of one request; [`policies`] is that of one policy; [`realm`] translates between a policy's
 //! words and Keycloak, [`reach`] knows whether it can be worked in, [`people`] shares its answers, [`approvers`] asks who
 //! could vote, [`actions`] what somebody has done; [`index`] knows the requests and
-//! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends sessions;
-//! [`sessions`] ends sessions; [`record`] knows
+//! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends sessions; [`record`] knows
 //! what has started without a vote; [`due_first`] sees to the order at the start, [`clocks`] to clocks that differ.
 
 mod actions;
