@@ -77,7 +77,7 @@ impl Context {
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let policy = self.known_policy(&object);
             let last = step + 1 == MAX_STEPS;
-            let step = match self.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
+            let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), last)).await {
                 // What is there now under its name is looked at by itself.
                 Err(Error::Gone) => {
                     self.index.is_gone(&believed.uid);
@@ -89,7 +89,7 @@ impl Context {
             let Step { decision, recorded, outcomes: came_out } = step;
             outcomes = came_out;
             drop(alone);
-            outcomes.extend(self.end_sessions(&recorded, &decision.effects).await);
+            outcomes.extend(Box::pin(self.end_sessions(&recorded, &decision.effects)).await);
             if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
                 return Ok(self.wait(&recorded, policy, decision.next));
             }
