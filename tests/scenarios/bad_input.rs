@@ -211,7 +211,7 @@ async fn a_configuration_that_cannot_stand_is_told_in_one_line() {
         assert_eq!(out.lines().count(), 1, "{out}");
         let line: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
         let error = line["error"].as_str().unwrap_or_default();
-        assert_eq!((line["level"].as_str(), line["message"].as_str()), (Some("ERROR"), Some("cannot start")), "{line}");
+        assert_eq!((line["level"].as_str(), line["message"].as_str()), (Some("ERROR"), Some("cannot go on")), "{line}");
         assert_eq!(error.lines().count(), 1, "{error}");
         assert!(error.contains(&file) || error.contains("/no/such/file"), "{error}");
         for word in words {
