@@ -18,7 +18,7 @@ use super::{Context, Holder};
 use crate::{
     api::{AccessRequest, Phase},
     domain::{
-        Request,
+        self, Request, SignalKind,
         duration::{later, whole_seconds},
     },
     leader::Takeover,
@@ -85,7 +85,13 @@ impl Context {
     /// be on its way.
     pub fn inherit(&self, object: &AccessRequest) {
         let request = Request::parse(object);
-        let written = matches!(request.phase(), Some(Phase::Activating | Phase::Revoking));
+        // What is to end is taken away even if its status cannot be written.
+        let wanted = || request.signals.iter().any(|signal| signal.kind == SignalKind::End);
+        let written = match request.phase() {
+            Some(Phase::Activating | Phase::Revoking) => true,
+            Some(Phase::Active) => domain::is_ending(&request, Timestamp::now()) || wanted(),
+            Some(_) | None => false,
+        };
         let (Some(holder), true) = (self.holder(&request), written) else { return };
         let realm = request.status.subject.as_ref().map(|subject| subject.realm.as_str()).unwrap_or_default();
         let until = match self.settling.takeover {

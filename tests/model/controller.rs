@@ -275,7 +275,7 @@ impl Protocol {
     /// process leads: what the leader before has sent to Keycloak may still.
     fn wrote(&self, next: &mut State, request: usize) {
         let Known { object, fenced, .. } = next.process.known[request];
-        if !fenced && self.rules.inherits_unsettled && object.status.is_being_written() {
+        if !fenced && self.rules.inherits_unsettled && object.may_be_written(next.now) {
             for target in (0..TARGETS).filter(|target| object.status.claims(*target)) {
                 next.process.unsettled[target] = true;
             }

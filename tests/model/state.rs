@@ -78,10 +78,6 @@ impl Status {
     pub fn is_live(self) -> bool {
         matches!(self.phase, Phase::Activating | Phase::Active | Phase::Revoking)
     }
-    /// Keycloak is being written for it.
-    pub fn is_being_written(self) -> bool {
-        matches!(self.phase, Phase::Activating | Phase::Revoking)
-    }
     /// Says that a target is ours.
     pub fn claims(self, target: usize) -> bool {
         self.is_live() && self.has(target) && !self.had_before(target)
@@ -103,6 +99,14 @@ impl Object {
     /// Over, or gone.
     pub fn is_over(self) -> bool {
         !self.there || self.status.phase.is_final()
+    }
+    /// Keycloak may have been written for it by the leader before.
+    pub fn may_be_written(self, now: u8) -> bool {
+        match self.status.phase {
+            Phase::Activating | Phase::Revoking => true,
+            Phase::Active => self.is_ending(now),
+            _ => false,
+        }
     }
     /// Ends by now, or somebody wants it to.
     pub fn is_ending(self, now: u8) -> bool {
