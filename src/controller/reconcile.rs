@@ -77,7 +77,7 @@ impl Context {
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let policy = self.known_policy(&object);
             let last = step + 1 == MAX_STEPS;
-            let step = match self.step(&believed, &object, std::mem::take(&mut outcomes), last).await {
+            let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), last)).await {
                 // What is there now under its name is looked at by itself.
                 Err(Error::Gone) => {
                     self.index.is_gone(&believed.uid);

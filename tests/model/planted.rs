@@ -16,7 +16,9 @@ pub fn before(rules: &Domain, mut request: Request, observed: &mut Observed, now
     let approved = request.phase() == Some(Phase::Approved);
     request.has_finalizer |= approved && !rules.finalizer_first;
     if approved && let Some(Ok(targets)) = &mut observed.targets {
-        targets.iter_mut().for_each(|target| target.mapped &= rules.keeps_theirs);
+        for target in targets {
+            target.mapped &= rules.keeps_theirs;
+        }
     }
     for sibling in &mut observed.siblings {
         let revoking = sibling.phase() == Some(Phase::Revoking);
