@@ -1,12 +1,13 @@
 # Everything a developer runs. Needed: cargo (Rust 1.95), go (1.26), java (17), mvn; no containers.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs demo check check-rust check-dev deny test model clean
+.PHONY: help up down status logs demo check check-rust check-dev deny test model fault-test soak clean
 
-# Tests that need no servers: all of them but tests/scenarios.
-offline_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/scenarios.rs,$(wildcard tests/*.rs)))
+# Tests that need no servers: all of them but these two.
+online_tests := tests/scenarios.rs tests/faults.rs
+offline_tests := $(patsubst tests/%.rs,--test %,$(filter-out $(online_tests),$(wildcard tests/*.rs)))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 up: ## start the servers, install the chart, run the operator
 	cargo build
@@ -40,12 +41,22 @@ deny: ## licences, sources and banned crates of what we depend on; installs carg
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version 0.20.2
 	cargo deny --log-level error check bans licenses sources
 
-test: check ## check, then the scenarios on a stack of their own
+test: check ## check, then the scenarios and some of the fault tests on a stack of their own
 	dev/scenarios
 
 # Only our own code is compiled anew for it: what it depends on is as in every other test.
 model: ## explore the protocol in all its small worlds (many minutes); HALLPASS_MODEL=WORDS explores those with the words in their name
 	cargo test --config 'profile.dev.package.hallpass.opt-level=3' --test model deep -- --ignored --nocapture
+
+fault-test: ## every fault at every call of a life: hours. HALLPASS_FAULT=… tries those with that in their name
+	cargo build
+	cargo test --test faults --no-run
+	dev/with-stack cargo test --test faults -- --ignored --nocapture any_point
+
+soak: ## many short requests with random faults, for HALLPASS_SOAK_MINUTES (10)
+	cargo build
+	cargo test --test faults --no-run
+	dev/with-stack cargo test --test faults -- --ignored --nocapture many_short
 
 clean: ## stop and remove the stacks and what cargo built; built servers stay in ~/.cache/hallpass-dev
 	dev/dev down --clean

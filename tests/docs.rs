@@ -210,7 +210,7 @@ fn every_value_of_the_chart_is_documented() {
 fn every_target_of_make_exists() {
     let makefile = read("Makefile");
     for file in files() {
-        for target in all(r"(?m)(?:`|^    |\$ )make ([a-z]+)", &read(&file)) {
+        for target in all(r"(?m)(?:`|^    |\$ )make ([a-z-]+)", &read(&file)) {
             assert!(makefile.contains(&format!("\n{target}:")), "{file}: make {target}");
         }
     }

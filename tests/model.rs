@@ -13,6 +13,17 @@
 //! one after another. A process is not told apart from another one that knows the same.
 //!
 //! Liveness is "from every state a way without further faults leads to rest" (`model/rest.rs`), not "every fair way does".
+#![allow(
+    clippy::similar_names,
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::format_push_string,
+    clippy::inconsistent_struct_constructor,
+    clippy::struct_excessive_bools,
+    clippy::needless_range_loop,
+    reason = "every move has one form, every fact is one of its own, and targets are numbers"
+)]
 #![allow(clippy::expect_used, clippy::panic, reason = "whatever goes wrong fails the test")]
 
 #[path = "model/controller.rs"]

@@ -31,7 +31,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
     context.begin_with_what_is_due();
-    let wait = context.bring_on(&request).await;
+    let wait = Box::pin(context.bring_on(&request)).await;
     context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
     let Wait(wait) = wait?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
@@ -89,7 +89,7 @@ impl Context {
             let Step { decision, recorded, outcomes: came_out } = step;
             outcomes = came_out;
             drop(alone);
-            outcomes.extend(self.end_sessions(&recorded, &decision.effects).await);
+            outcomes.extend(Box::pin(self.end_sessions(&recorded, &decision.effects)).await);
             if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
                 return Ok(self.wait(&recorded, policy, decision.next));
             }

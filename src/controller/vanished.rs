@@ -69,7 +69,7 @@ impl Context {
         // Until now there was nothing to do for it.
         self.memory().remove(&uid);
         while self.index.is_vanished(&uid) {
-            let wait = match self.bring_on(&request).await {
+            let wait = match Box::pin(self.bring_on(&request)).await {
                 Ok(Wait(wait)) => wait.unwrap_or(LOOK_AGAIN),
                 Err(error) => {
                     let wait = self.retry_after(&uid);

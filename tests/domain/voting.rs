@@ -42,6 +42,7 @@ fn votes_are_not_counted_without_the_admission_policies() {
 }
 
 #[test]
+#[expect(clippy::large_stack_arrays, reason = "a table is read best in one piece")]
 fn who_may_not_vote() {
     let world = world(&policy());
     for (case, asked, why) in [

@@ -163,7 +163,7 @@ async fn the_longest_lifespan_of_any_client_counts() {
         (vec![client("soon", false)], 60),
         (vec![client("-1", false)], 1000),
     ] {
-        let lifespan = realm_with(&[clients.clone()]).await.client().token_lifespan().await;
+        let lifespan = realm_with(std::slice::from_ref(&clients)).await.client().token_lifespan().await;
         assert_eq!(lifespan.expect("known"), Duration::from_secs(seconds), "{clients:?}");
     }
     let second = realm_with(&[vec![plain(); 100], vec![client("600", false)]]).await;

@@ -75,7 +75,7 @@ async fn two_requests_that_fall_due_together_leave_nothing() {
     let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
     // when
     let ask = async || {
-        let request = alice.asks(&policy).lasting("6s").create().await.unwrap();
+        let request = alice.asks(&policy).lasting("10s").create().await.unwrap();
         request.reaches(Phase::Active).await;
         request
     };

@@ -1,4 +1,5 @@
 //! A gate before Keycloak: whoever comes through it meets the real server, until it is shut. Beside it everything goes on.
+#![allow(dead_code, reason = "each scenario needs another part")]
 
 use std::{
     io::{self, Read, Write},

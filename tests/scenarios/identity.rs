@@ -120,8 +120,8 @@ async fn leaving_a_group_touches_neither_its_children_nor_its_parents() {
     // then
     assert_eq!(ends(&alice, &up).await, [TargetState::Removed]);
     assert_eq!(ends(&bob, &down).await, [TargetState::Removed]);
-    assert_eq!(k.groups(&alice.user).await, [child.path.clone()]);
-    assert_eq!(k.groups(&bob.user).await, [parent.path.clone()]);
+    assert_eq!(k.groups(&alice.user).await, std::slice::from_ref(&child.path));
+    assert_eq!(k.groups(&bob.user).await, std::slice::from_ref(&parent.path));
     // and one that somebody has left meanwhile is gone, although they are in its child
     let up = alice.asks(&policy).grants(["parent"]).create().await.unwrap();
     up.reaches(Phase::Active).await;

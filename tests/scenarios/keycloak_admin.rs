@@ -98,7 +98,7 @@ pub struct App {
 pub struct Admin {
     pub stack: Stack,
     http: reqwest::Client,
-    token: Mutex<Option<(Instant, String)>>,
+    token: tokio::sync::Mutex<Option<(Instant, String)>>,
     made: Mutex<Vec<String>>,
 }
 
@@ -133,7 +133,7 @@ impl Admin {
             .timeout(Duration::from_secs(90))
             .build()
             .expect("HTTP client");
-        Self { stack, http, token: Mutex::default(), made: Mutex::default() }
+        Self { stack, http, token: tokio::sync::Mutex::default(), made: Mutex::default() }
     }
 
     /// Takes away all that was made, the last first.
@@ -379,20 +379,20 @@ impl Admin {
         let status = answer.status();
         assert!(status.is_success() || status == StatusCode::CONFLICT, "{status} {:?}", answer.text().await);
         // The rights on it are in new tokens only.
-        *self.token.lock().expect("lock") = None;
+        *self.token.lock().await = None;
     }
 
     /// Gives the realm another name; it is called so from now on.
     pub async fn rename_realm(&mut self, name: &str) {
         self.call(Method::PUT, "", Some(&json!({ "realm": name }))).await;
         name.clone_into(&mut self.stack.realm);
-        *self.token.lock().expect("lock") = None;
+        *self.token.lock().await = None;
     }
 
     /// Deletes the realm if it is there.
     pub async fn delete_realm(&self) {
         self.delete("").await;
-        *self.token.lock().expect("lock") = None;
+        *self.token.lock().await = None;
     }
 
     // Tokens
@@ -455,8 +455,10 @@ impl Admin {
 
     // The way in
 
+    /// One sign-in at a time: it costs Keycloak more than all else here.
     async fn session(&self) -> String {
-        if let Some((since, token)) = &*self.token.lock().expect("lock")
+        let mut last = self.token.lock().await;
+        if let Some((since, token)) = &*last
             && since.elapsed() < Duration::from_secs(30)
         {
             return token.clone();
@@ -464,7 +466,7 @@ impl Admin {
         let Stack { admin_user, admin_password, .. } = &self.stack;
         let answer = self.password_grant("master", "admin-cli", admin_user, admin_password).await;
         let token = text(&answer["access_token"]);
-        *self.token.lock().expect("lock") = Some((Instant::now(), token.clone()));
+        *last = Some((Instant::now(), token.clone()));
         token
     }
 

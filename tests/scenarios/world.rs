@@ -212,6 +212,11 @@ impl World {
         Self::with(Turn::Alone(TURNS.clone().write_owned().await)).await
     }
 
+    /// A world of tests that run an operator of their own.
+    pub async fn without_operator() -> Self {
+        Self::with(Turn::Alone(TURNS.clone().write_owned().await)).await
+    }
+
     async fn with(turn: Turn) -> Self {
         let stack = Stack::load();
         let admin = stack.admin().await;

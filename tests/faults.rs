@@ -1,0 +1,107 @@
+//! Access ends whatever fails: the operator between two proxies that refuse, cut, hang and lie, killed and started again
+//! at each step of a life. `make fault-test` tries every point, `make test` some that a seed chooses.
+#![allow(missing_docs, unreachable_pub, reason = "a binary of tests")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "whatever goes wrong fails the test")]
+
+use std::time::Duration;
+
+#[path = "scenarios/accounts.rs"]
+mod accounts;
+#[path = "faults/dice.rs"]
+mod dice;
+#[path = "scenarios/gate.rs"]
+mod gate;
+#[path = "faults/history.rs"]
+mod history;
+#[path = "scenarios/keycloak_admin.rs"]
+mod keycloak_admin;
+#[path = "faults/ledger.rs"]
+mod ledger;
+#[path = "faults/life.rs"]
+mod life;
+#[path = "faults/model.rs"]
+mod model;
+#[path = "faults/operator.rs"]
+mod operator;
+#[path = "scenarios/people.rs"]
+mod people;
+#[path = "faults/points.rs"]
+mod points;
+#[path = "scenarios/policy.rs"]
+mod policy;
+#[path = "faults/proxy.rs"]
+mod proxy;
+#[path = "scenarios/realms.rs"]
+mod realms;
+#[path = "scenarios/report.rs"]
+mod report;
+#[path = "scenarios/request.rs"]
+mod request;
+#[path = "faults/script.rs"]
+mod script;
+#[path = "faults/stage.rs"]
+mod stage;
+#[path = "faults/told.rs"]
+mod told;
+#[path = "faults/trial.rs"]
+mod trial;
+#[path = "scenarios/world.rs"]
+mod world;
+
+use history::Plan;
+use stage::Stage;
+
+/// A part that the seed chooses, as `make test` runs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_whatever_fails_at_some_points_of_a_life() {
+    let points = trial::number("HALLPASS_FAULT_POINTS").unwrap_or(90);
+    trial::try_points(usize::try_from(points).unwrap(), Duration::from_secs(150)).await;
+}
+
+/// All of it: hours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make fault-test"]
+async fn nothing_is_left_whatever_fails_at_any_point_of_a_life() {
+    let points = trial::number("HALLPASS_FAULT_POINTS").map_or(usize::MAX, |points| usize::try_from(points).unwrap());
+    let minutes = trial::number("HALLPASS_FAULT_MINUTES").unwrap_or(24 * 60);
+    trial::try_points(points, Duration::from_mins(minutes)).await;
+}
+
+/// A random history, as `make test` plays it; `HALLPASS_HISTORY_SECONDS` makes it longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_there_before_stays_and_nothing_else_in_a_random_history() {
+    let lasts = Duration::from_secs(trial::number("HALLPASS_HISTORY_SECONDS").unwrap_or(45));
+    let seed = trial::seed();
+    println!("history: HALLPASS_SEED={seed}");
+    let stage = Stage::prepare(0).await;
+    let plan = Plan { people: 3, lasts, pace: Duration::from_millis(500), kills: true, administrator: true };
+    let outcome = history::play(&stage, seed, plan).await;
+    let outcome = outcome.unwrap_or_else(|why| panic!("{why}\nto play it again: HALLPASS_SEED={seed}"));
+    outcome.tell("history", seed);
+    stage.clear().await;
+}
+
+/// Some minutes of many short requests and random faults in one process of the operator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make soak"]
+async fn many_short_requests_leave_nothing_behind_and_the_operator_small() {
+    let minutes = trial::number("HALLPASS_SOAK_MINUTES").unwrap_or(10);
+    let seed = trial::seed();
+    println!("soak: {minutes} minutes, HALLPASS_SEED={seed}");
+    let stage = Stage::prepare(0).await;
+    let pace = Duration::from_millis(400);
+    let plan = |lasts| Plan { people: 10, lasts, pace, kills: false, administrator: false };
+    let mut sizes = Vec::new();
+    // In parts, so that it is seen how it grows; the first one is warming up.
+    for part in 0..4 {
+        let lasts = Duration::from_mins(minutes) / 4;
+        let outcome = history::play(&stage, seed + part, plan(lasts)).await;
+        outcome.unwrap_or_else(|why| panic!("{why}\nHALLPASS_SEED={seed}")).tell("soak", seed + part);
+        stage.forget();
+        sizes.push(stage.operator.memory().await.expect("it runs"));
+    }
+    println!("soak: resident after each part: {sizes:?} KiB");
+    assert_eq!(stage.operator.starts().0, 1, "the operator was started anew");
+    assert!(sizes[3] < sizes[0] + 20 * 1024, "it grows: {sizes:?} KiB");
+    stage.clear().await;
+}

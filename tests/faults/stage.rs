@@ -1,0 +1,167 @@
+//! The stage: servers, proxies, the operator, and slots in which lives follow one another.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hallpass::api::AccessRequest;
+use kube::Api;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::{
+    keycloak_admin::{Group, Person, Role, unique},
+    ledger::Ledger,
+    operator::Operator,
+    policy::Policy,
+    request::Request,
+    script::Script,
+    world::World,
+};
+
+/// What lives in one slot are about. Each life has a person of its own.
+pub struct Slot {
+    client_id: String,
+    pub realm_role: Role,
+    pub client_role: Role,
+    pub group: Group,
+    /// An administrator maps it by hand; no policy knows it.
+    pub bystander: Role,
+    pub policy: Policy,
+}
+
+impl Slot {
+    async fn prepare(w: &World) -> Self {
+        let client_id = w.keycloak.robot(&[]).await.client_id;
+        let realm_role = w.keycloak.realm_role("realm").await;
+        let client_role = w.keycloak.client_role(&client_id, &unique("client")).await;
+        let group = w.keycloak.group(None, &unique("group")).await;
+        let bystander = w.keycloak.realm_role("bystander").await;
+        let policy = w.policy("faults").everybody().automatic().realm_role("realm", &realm_role.name);
+        let policy = policy.client_role("client", &client_id, &client_role.name).group("group", &group.path);
+        let policy = policy.create().await.expect("a good policy");
+        Self { client_id, realm_role, client_role, group, bystander, policy }
+    }
+
+    /// What is in the calls that are about this slot.
+    pub fn keys(&self) -> Vec<String> {
+        vec![
+            self.realm_role.id.clone(),
+            self.realm_role.name.clone(),
+            self.client_role.id.clone(),
+            self.client_role.name.clone(),
+            self.group.id.clone(),
+            self.group.path.trim_start_matches('/').to_owned(),
+            self.client_id.clone(),
+            self.policy.name.clone(),
+        ]
+    }
+}
+
+/// All that lives need.
+pub struct Stage {
+    pub w: World,
+    pub script: Arc<Script>,
+    pub operator: Arc<Operator>,
+    pub ledger: Arc<Ledger>,
+    pub slots: Vec<Slot>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Stage {
+    /// A stage with so many slots, and the operator on it.
+    pub async fn prepare(slots: usize) -> Self {
+        let w = World::without_operator().await;
+        let script = Arc::new(Script::default());
+        let operator = Arc::new(Operator::prepare(&w.stack, &w.keycloak.stack.url, script.clone()).await);
+        let ledger = Arc::new(Ledger::default());
+        operator.start().await;
+        let tasks = vec![operator.keep(), ledger.keep(w.requests())];
+        operator.is_ready().await;
+        let mut ready = Vec::new();
+        for _ in 0..slots {
+            ready.push(Slot::prepare(&w).await);
+        }
+        for slot in &ready {
+            slot.policy.is_ready().await;
+        }
+        Self { w, script, operator, ledger, slots: ready, tasks }
+    }
+
+    /// A person who never signs in: without a password, which costs Keycloak much.
+    pub async fn newcomer(&self) -> Person {
+        let username = unique("life");
+        let body = json!({"username": username, "enabled": true});
+        let id = self.w.keycloak.call(Method::POST, "users", Some(&body)).await.0.expect("an id");
+        Person { id, username, password: String::new() }
+    }
+
+    /// What a person has in Keycloak directly: all roles and groups, each as one word.
+    pub async fn holdings(&self, user: &Person) -> BTreeSet<String> {
+        let ask =
+            async |what: &str| self.w.keycloak.call(Method::GET, &format!("users/{}/{what}", user.id), None).await.1;
+        let (roles, groups) = (ask("role-mappings").await, ask("groups").await);
+        let name = |role: &Value| format!("{} {}", role["name"].as_str().unwrap_or_default(), role["id"]);
+        let list = |roles: &Value| roles.as_array().map(|roles| roles.iter().map(name).collect()).unwrap_or_default();
+        let mut all: Vec<String> = list(&roles["realmMappings"]);
+        for client in roles["clientMappings"].as_object().into_iter().flat_map(|clients| clients.values()) {
+            all.extend(list(&client["mappings"]));
+        }
+        all.extend(list(&groups));
+        all.into_iter().collect()
+    }
+
+    /// Waits until no call is on its way that the operator knows nothing of.
+    pub async fn is_quiet(&self) {
+        while !self.script.is_quiet() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// As the API server has it.
+    pub async fn read(&self, request: &Request) -> Option<AccessRequest> {
+        let api: Api<AccessRequest> = request.api(self.w.admin.clone());
+        api.get_opt(&request.name).await.expect("the API server answers")
+    }
+
+    /// Waits until a request is as hoped; if it never is, says how it is.
+    pub async fn until(
+        &self,
+        request: &Request,
+        what: &str,
+        patience: Duration,
+        hoped: impl Fn(&AccessRequest) -> bool,
+    ) -> Result<AccessRequest, String> {
+        let begin = Instant::now();
+        loop {
+            match self.read(request).await {
+                None => return Err(format!("{} is gone before it was {what}", request.name)),
+                Some(now) if hoped(&now) => return Ok(now),
+                Some(now) if begin.elapsed() > patience => {
+                    let phase = now.status.as_ref().and_then(|status| status.phase);
+                    return Err(format!("{} is not {what} within {patience:?}, but {phase:?}", request.name));
+                }
+                Some(_) => sleep(Duration::from_millis(150)).await,
+            }
+        }
+    }
+
+    /// Forgets all lives. Nobody may be under way.
+    pub fn forget(&self) {
+        self.script.forget();
+        self.ledger.forget();
+    }
+
+    /// Takes everything away again, the operator last.
+    pub async fn clear(self) {
+        self.w.clean_up().await;
+        self.tasks.iter().for_each(JoinHandle::abort);
+        let operator = self.script.operator.lock().expect("lock").take();
+        if let Some(mut operator) = operator {
+            operator.kill().await.expect("it runs");
+        }
+    }
+}
