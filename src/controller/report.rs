@@ -46,6 +46,10 @@ pub async fn status(
     let seal = context.keyring.keys().seal(uid, status);
     object.status = Some(AccessRequestStatus { seal, ..status.clone() });
     if context.index.keep(&object) {
+        // Nothing can change it, but what was sent to Keycloak for it may still be on its way.
+        if context.index.fence(uid) {
+            context.inherit(request);
+        }
         return Ok(object);
     }
     context.index.sends(&object);

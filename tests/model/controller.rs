@@ -4,7 +4,7 @@
 use super::{
     protocol::Protocol,
     real::Question,
-    servers::{Answer, Reply},
+    servers::{Answer, Reply, goes_on_without_the_lease},
     state::{Came, Do, Known, Late, Message, Object, Of, Process, REQUESTS, State, Status, TARGETS, Todo, Work},
 };
 
@@ -18,7 +18,7 @@ impl Protocol {
         let mut next = *state;
         let outcomes = std::mem::take(&mut next.process.outcomes[request]);
         next.process.unsettled_then[request] = [false; TARGETS];
-        let decided = self.real.decide(&self.question(state, request, outcomes));
+        let decided = self.real.decide(&Self::question(state, request, outcomes));
         if decided.status.is_none() && decided.effects == Todo::default() {
             return (next != *state).then_some(next);
         }
@@ -49,6 +49,7 @@ impl Protocol {
         }
         next.process.work = Some(work);
         if known.vanished {
+            self.inherits(&mut next, request);
             keeps(&mut next, request);
         }
         Some(next)
@@ -69,7 +70,7 @@ impl Protocol {
         work.sent = work.write.take().map(message);
     }
 
-    fn question(&self, state: &State, request: usize, outcomes: [Option<Came>; TARGETS]) -> Question {
+    fn question(state: &State, request: usize, outcomes: [Option<Came>; TARGETS]) -> Question {
         let Known { object, found, .. } = state.process.known[request];
         let other = state.process.known[1 - request].object;
         let looks = object.status.phase == hallpass::api::Phase::Approved;
@@ -274,13 +275,18 @@ impl Protocol {
     /// An answer says what is stored now, and that nothing that was sent before can arrive any more. The first one since this
     /// process leads: what the leader before has sent to Keycloak may still.
     fn wrote(&self, next: &mut State, request: usize) {
+        self.inherits(next, request);
+        self.answers(next, request);
+    }
+
+    /// The first time that something is written for a request since this process leads.
+    fn inherits(&self, next: &mut State, request: usize) {
         let Known { object, fenced, .. } = next.process.known[request];
         if !fenced && self.rules.inherits_unsettled && object.may_be_written(next.now) {
             for target in (0..TARGETS).filter(|target| object.status.claims(*target)) {
                 next.process.unsettled[target] = true;
             }
         }
-        self.answers(next, request);
         next.process.known[request].fenced = true;
     }
 
@@ -327,12 +333,12 @@ impl Protocol {
     }
 
     /// The time has passed after which nothing that was sent to Keycloak can still arrive.
-    pub fn settles(&self, state: &State) -> Option<State> {
+    pub fn settles(state: &State) -> State {
         let mut next = *state;
         for target in 0..TARGETS {
             next.process.unsettled[target] &= state.travels_to_keycloak(target);
         }
-        Some(next)
+        next
     }
 
     /// Another replica leads from now on. What the last one has on its way is still on its way.
@@ -345,7 +351,7 @@ impl Protocol {
             if let Some(message) = work.sent {
                 *next.late.iter_mut().find(|late| late.is_none())? = Some(Late { message, then });
             } else if let Some(effect) = then {
-                self.goes_on_without_the_lease(&mut next, effect);
+                goes_on_without_the_lease(&mut next, effect);
             }
         }
         let destroyed = self.config.budget.vanish > state.budget.vanish;

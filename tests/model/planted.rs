@@ -16,7 +16,7 @@ pub fn before(rules: &Domain, mut request: Request, observed: &mut Observed, now
     let approved = request.phase() == Some(Phase::Approved);
     request.has_finalizer |= approved && !rules.finalizer_first;
     if approved && let Some(Ok(targets)) = &mut observed.targets {
-        for target in targets.iter_mut() {
+        for target in targets {
             target.mapped &= rules.keeps_theirs;
         }
     }

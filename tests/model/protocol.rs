@@ -9,7 +9,7 @@ use super::{
     real::Real,
     rest::Rest,
     rules::Rules,
-    servers::{Answer, Event},
+    servers::{Answer, Event, happens},
     state::{Broken, Budget, Known, Mapping, Object, PerTarget, REQUESTS, State, TARGETS},
 };
 
@@ -84,7 +84,7 @@ impl Protocol {
         !(violated && self.first.set((name, *state)).is_ok())
     }
 
-    fn start(&self, before: &PerTarget<bool>) -> State {
+    fn start(&self, before: PerTarget<bool>) -> State {
         let mut state = State { budget: self.config.budget, ..State::default() };
         for request in 0..REQUESTS {
             let status = self.real.approved(request);
@@ -96,7 +96,7 @@ impl Protocol {
             }
         }
         for (mapping, there) in state.keycloak.iter_mut().zip(before) {
-            *mapping = Mapping { there: *there, admins: *there, protected: *there, ..Mapping::default() };
+            *mapping = Mapping { there, admins: there, protected: there, ..Mapping::default() };
         }
         state
     }
@@ -131,7 +131,7 @@ impl Model for Protocol {
     fn init_states(&self) -> Vec<State> {
         let targets = self.targets();
         let before = |bits: usize| std::array::from_fn(|target| bits >> target & 1 == 1);
-        (0..1 << targets).map(|bits| self.start(&before(bits))).collect()
+        (0..1 << targets).map(|bits| self.start(before(bits))).collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -160,7 +160,7 @@ impl Model for Protocol {
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
         let next = match action {
             Action::Tick => (state.now < self.config.ticks).then(|| State { now: state.now + 1, ..*state }),
-            Action::Happens(event) => self.happens(state, event),
+            Action::Happens(event) => happens(state, event),
             Action::Shows(request) => self.shows(state, request.into()),
             Action::ShowsStandby(request) => {
                 let mut next = *state;
@@ -178,7 +178,7 @@ impl Model for Protocol {
                 next
             }),
             Action::TakesOver => self.takes_over(state),
-            Action::Settles => self.settles(state),
+            Action::Settles => Some(Self::settles(state)),
         };
         next.filter(|next| next != state)
     }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -360,10 +361,10 @@ pub fn words(real: &Real, status: Status) -> String {
     let status = real.status(status);
     let mut words = status.phase.map_or_else(String::new, |phase| format!("{phase:?}"));
     if let Some(grant) = &status.grant {
-        words += &format!(" until {}", ticks(grant.deadline.0));
+        let _ = write!(words, " until {}", ticks(grant.deadline.0));
         for target in &grant.targets {
             let whose = if target.pre_existing { "theirs" } else { "ours" };
-            words += &format!(", {} {whose} {:?}", target.name, target.state);
+            let _ = write!(words, ", {} {whose} {:?}", target.name, target.state);
         }
     }
     words

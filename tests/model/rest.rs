@@ -67,8 +67,7 @@ impl Protocol {
         let late = if arrives { Action::Lands(0) } else { Action::Dies(0) };
         let steps = [Action::Step(*turn), Action::Step(1 - *turn)];
         let first = [late, Action::Answered(Answer::Given), Action::CarriesOut, Action::Shows(0), Action::Shows(1)];
-        let all = first.into_iter().chain([Action::Settles]).chain(steps);
-        let mut all = all;
+        let mut all = first.into_iter().chain([Action::Settles]).chain(steps);
         let found = all.find_map(|action| Some((action, self.next_state(state, action)?)))?;
         if matches!(found.0, Action::Step(_)) {
             *turn = 1 - *turn;

@@ -126,93 +126,93 @@ impl Protocol {
         next.late[place] = None;
         let reply = self.arrives(&mut next, late.message);
         if let (Reply::Done, Some(effect)) = (reply, late.then) {
-            self.goes_on_without_the_lease(&mut next, effect);
+            goes_on_without_the_lease(&mut next, effect);
         }
         next.sort_late();
         Some(next)
     }
+}
 
-    /// A replica that leads no longer sends one more write to Keycloak.
-    pub fn goes_on_without_the_lease(&self, next: &mut State, effect: Do) {
-        let message = match effect {
-            Do::Map(target) => Message::Map { target, renamed: false, again: false },
-            Do::Unmap(target) => Message::Unmap { target, renamed: false, again: false },
-            Do::AddFinalizer | Do::RemoveFinalizer | Do::Confirm(_) | Do::HandOver { .. } => return,
-        };
-        next.breaks(Broken::TwoWriters);
-        if let Some(place) = next.late.iter_mut().find(|late| late.is_none()) {
-            *place = Some(Late { message, then: None });
+/// A replica that leads no longer sends one more write to Keycloak.
+pub fn goes_on_without_the_lease(next: &mut State, effect: Do) {
+    let message = match effect {
+        Do::Map(target) => Message::Map { target, renamed: false, again: false },
+        Do::Unmap(target) => Message::Unmap { target, renamed: false, again: false },
+        Do::AddFinalizer | Do::RemoveFinalizer | Do::Confirm(_) | Do::HandOver { .. } => return,
+    };
+    next.breaks(Broken::TwoWriters);
+    if let Some(place) = next.late.iter_mut().find(|late| late.is_none()) {
+        *place = Some(Late { message, then: None });
+    }
+}
+
+/// Something happens that the operator has no part in.
+pub fn happens(state: &State, event: Event) -> Option<State> {
+    let mut next = *state;
+    let Budget { admin, user, role, vanish, .. } = &mut next.budget;
+    let budget = match event {
+        Event::Maps(_) | Event::Unmaps(_) => admin,
+        Event::Renames(_) | Event::DeletesRole(_) => role,
+        Event::Ends(_) | Event::Deletes(_) => user,
+        Event::Vanishes(_) | Event::Bares(_) => vanish,
+    };
+    *budget = budget.checked_sub(1)?;
+    match event {
+        Event::Maps(target) => {
+            let claimed = state.is_claimed(usize::from(target));
+            let mapping = &mut next.keycloak[usize::from(target)];
+            if mapping.deleted || (mapping.there && mapping.admins) {
+                return None;
+            }
+            mapping.protected = !claimed && !mapping.ours && !mapping.forgotten;
+            (mapping.there, mapping.admins) = (true, true);
+        }
+        Event::Unmaps(target) => {
+            let mapping = &mut next.keycloak[usize::from(target)];
+            if !mapping.there {
+                return None;
+            }
+            *mapping = Mapping { meddled: true, ..mapping.absent() };
+        }
+        Event::Renames(target) => {
+            let mapping = &mut next.keycloak[usize::from(target)];
+            if mapping.deleted || mapping.renamed {
+                return None;
+            }
+            mapping.renamed = true;
+        }
+        Event::DeletesRole(target) => {
+            let mapping = &mut next.keycloak[usize::from(target)];
+            if mapping.deleted {
+                return None;
+            }
+            *mapping = Mapping { meddled: true, deleted: true, ..Mapping::default() };
+        }
+        Event::Ends(request) | Event::Deletes(request) | Event::Vanishes(request) | Event::Bares(request) => {
+            let object = &mut next.api[usize::from(request)];
+            if !object.there {
+                return None;
+            }
+            let final_or_ending = object.is_over() || object.status.phase == hallpass::api::Phase::Revoking;
+            match event {
+                Event::Ends(_) if !object.ends && !final_or_ending => object.ends = true,
+                Event::Deletes(_) if object.finalizer && !object.deleting => object.deleting = true,
+                Event::Deletes(_) if !object.finalizer => *object = Object::default(),
+                Event::Vanishes(_) if object.finalizer => *object = Object::default(),
+                Event::Bares(_) if object.finalizer && object.deleting => *object = Object::default(),
+                Event::Bares(_) if object.finalizer => object.finalizer = false,
+                _ => return None,
+            }
+            next.touched(usize::from(request));
         }
     }
-
-    /// Something happens that the operator has no part in.
-    pub fn happens(&self, state: &State, event: Event) -> Option<State> {
-        let mut next = *state;
-        let Budget { admin, user, role, vanish, .. } = &mut next.budget;
-        let budget = match event {
-            Event::Maps(_) | Event::Unmaps(_) => admin,
-            Event::Renames(_) | Event::DeletesRole(_) => role,
-            Event::Ends(_) | Event::Deletes(_) => user,
-            Event::Vanishes(_) | Event::Bares(_) => vanish,
-        };
-        *budget = budget.checked_sub(1)?;
-        match event {
-            Event::Maps(target) => {
-                let claimed = state.is_claimed(usize::from(target));
-                let mapping = &mut next.keycloak[usize::from(target)];
-                if mapping.deleted || (mapping.there && mapping.admins) {
-                    return None;
-                }
-                mapping.protected = !claimed && !mapping.ours && !mapping.forgotten;
-                (mapping.there, mapping.admins) = (true, true);
-            }
-            Event::Unmaps(target) => {
-                let mapping = &mut next.keycloak[usize::from(target)];
-                if !mapping.there {
-                    return None;
-                }
-                *mapping = Mapping { meddled: true, ..mapping.absent() };
-            }
-            Event::Renames(target) => {
-                let mapping = &mut next.keycloak[usize::from(target)];
-                if mapping.deleted || mapping.renamed {
-                    return None;
-                }
-                mapping.renamed = true;
-            }
-            Event::DeletesRole(target) => {
-                let mapping = &mut next.keycloak[usize::from(target)];
-                if mapping.deleted {
-                    return None;
-                }
-                *mapping = Mapping { meddled: true, deleted: true, ..Mapping::default() };
-            }
-            Event::Ends(request) | Event::Deletes(request) | Event::Vanishes(request) | Event::Bares(request) => {
-                let object = &mut next.api[usize::from(request)];
-                if !object.there {
-                    return None;
-                }
-                let final_or_ending = object.is_over() || object.status.phase == hallpass::api::Phase::Revoking;
-                match event {
-                    Event::Ends(_) if !object.ends && !final_or_ending => object.ends = true,
-                    Event::Deletes(_) if object.finalizer && !object.deleting => object.deleting = true,
-                    Event::Deletes(_) if !object.finalizer => *object = Object::default(),
-                    Event::Vanishes(_) if object.finalizer => *object = Object::default(),
-                    Event::Bares(_) if object.finalizer && object.deleting => *object = Object::default(),
-                    Event::Bares(_) if object.finalizer => object.finalizer = false,
-                    _ => return None,
-                }
-                next.touched(usize::from(request));
-            }
-        }
-        Some(next)
-    }
+    Some(next)
 }
 
 impl Mapping {
     /// The same role, and the person does not have it.
     fn absent(self) -> Self {
         let Self { renamed, deleted, meddled, forgotten, .. } = self;
-        Self { renamed, deleted, meddled, forgotten, ..Self::default() }
+        Self { meddled, forgotten, renamed, deleted, ..Self::default() }
     }
 }

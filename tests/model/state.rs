@@ -86,6 +86,7 @@ impl Status {
 
 /// A request as the API server has it, or as somebody saw it there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Object {
     pub there: bool,
     pub status: Status,

@@ -8,7 +8,7 @@ use super::{
     protocol::{Action, Protocol},
     real::{GRANTS, NAMES, words},
     servers::{Answer, Event},
-    state::{Do, Known, Message, Object, Of, State, TARGETS},
+    state::{Do, Known, Message, Object, Of, State},
 };
 
 /// What a checker has looked at, in one line.
@@ -72,8 +72,7 @@ fn how_it_is(model: &Protocol, state: &State) -> String {
         let _ = write!(text, "\n            {name}: {}", request(model, object));
     }
     let mut keycloak = Vec::new();
-    for target in 0..TARGETS {
-        let mapping = state.keycloak[target];
+    for (target, mapping) in state.keycloak.iter().enumerate() {
         let named = model.config.wants.iter().any(|wants| wants.contains(&target));
         let whose = match (mapping.there, mapping.ours, mapping.protected) {
             (false, ..) => "absent",
@@ -145,9 +144,9 @@ fn what_happens(model: &Protocol, state: &State, action: Action) -> String {
 fn decides(model: &Protocol, state: &State, request: u8) -> String {
     let name = NAMES[usize::from(request)];
     let Known { object, current, found, .. } = state.process.known[usize::from(request)];
-    let stale = if current { "" } else { ", which is not the newest" };
+    let version = if current { "" } else { ", which is not the newest" };
     let forged = found.map_or_else(String::new, |_| ", while what is there is taken for forged".into());
-    let seen = format!("the operator knows {name} as {}{stale}{forged}", words(&model.real, object.status));
+    let seen = format!("the operator knows {name} as {}{version}{forged}", words(&model.real, object.status));
     let Some(work) = model.step(state, request.into()).and_then(|next| next.process.work) else {
         return format!("{seen}: nothing to do");
     };
