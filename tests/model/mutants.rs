@@ -2,7 +2,8 @@
 //! nothing, so these say at the same time how large the worlds of `runs` have to be.
 //!
 //! Not found in worlds of this size, because other rules make up for it: an activation beside a Revoking (settling), own
-//! writes that are not known (resourceVersions), no fence, a removal before its record.
+//! writes that are not known and a leader that begins with a stale list (resourceVersions), no fence, a removal before its
+//! record.
 
 use super::{
     protocol::{COMES_TO_REST, Config, DEADLINE, FINAL, ONE_WRITER, Protocol, TAKES_NOTHING},
@@ -62,7 +63,6 @@ mutants! {
     no_finalizer_first: |rules| (rules.domain.finalizer_first, rules.tombstones) = (false, false),
         Config { finalizer: false, ..ENDED } => COMES_TO_REST;
     no_resource_version: |rules| (rules.resource_version, rules.crd) = (false, false), FAULT => FINAL;
-    who_takes_over_goes_by_its_watch: |rules| rules.fresh_list = false, FAULT => COMES_TO_REST;
     a_replica_without_the_lease_writes: |rules| rules.lease = false, FAULT => ONE_WRITER;
     a_404_is_a_proof: |rules| rules.not_found_is_no_proof = false, ROLES => COMES_TO_REST;
     a_mapping_before_its_intent: |rules| rules.intent_first = false, FAULT => COMES_TO_REST;

@@ -105,7 +105,7 @@ impl Protocol {
     fn has_lost(state: &State) -> bool {
         let active =
             |object: &&Object| object.there && object.status.phase == Phase::Active && !object.is_ending(state.now);
-        let lost = |mapping: Mapping| !mapping.there && !mapping.meddled;
+        let lost = |mapping: Mapping| !mapping.there && !mapping.meddled && !mapping.forgotten;
         let lacks =
             |object: &Object| (0..TARGETS).any(|target| object.status.has(target) && lost(state.keycloak[target]));
         state.api.iter().filter(active).any(lacks)
