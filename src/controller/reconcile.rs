@@ -196,7 +196,11 @@ impl Context {
         }
         match self.enact(object, &removals).await {
             Ok(outcomes) => {
-                tracing::warn!(request = object.name_any(), ?outcomes, "taking away although the status cannot be written");
+                tracing::warn!(
+                    request = object.name_any(),
+                    ?outcomes,
+                    "taking away although the status cannot be written"
+                );
             }
             Err(error) => tracing::warn!(request = object.name_any(), error = error.chain(), "cannot remove"),
         }
