@@ -21,7 +21,7 @@ use kube::{
 use serde::Serialize;
 
 use crate::{
-    api::{AccessPolicy, AccessRequest, Phase, TargetType},
+    api::{AccessPolicy, AccessRequest, TargetType},
     config::Config,
     controller::{Realm, chain},
     domain::{Policy, duration::whole_seconds},
@@ -113,7 +113,7 @@ pub async fn report(client: Client, config: Config) -> Result<Report, Box<dyn Er
             }
         }
     }
-    live.retain(|request| matches!(request.phase(), Some(Phase::Activating | Phase::Active | Phase::Revoking)));
+    live.retain(AccessRequest::is_live);
     for realm in config.realms {
         let Some(policies) = of_realm.remove(&realm.name) else { continue };
         let name = realm.name.clone();

@@ -134,6 +134,16 @@ impl AccessRequest {
     pub fn phase(&self) -> Option<Phase> {
         self.status.as_ref()?.phase
     }
+
+    /// What is lent, once that is recorded.
+    pub fn grant(&self) -> Option<&GrantStatus> {
+        self.status.as_ref()?.grant.as_ref()
+    }
+
+    /// Whether it may have given something that nobody has taken away yet.
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase(), Some(Phase::Activating | Phase::Active | Phase::Revoking))
+    }
 }
 
 impl Phase {

@@ -108,7 +108,7 @@ impl Context {
         let (mut uids, mut recent) = (HashSet::new(), HashSet::new());
         for request in &all {
             let uid = request.metadata.uid.clone().unwrap_or_default();
-            let ended = request.status.as_ref().and_then(|status| status.grant.as_ref()?.ended_at.as_ref());
+            let ended = request.grant().and_then(|grant| grant.ended_at.as_ref());
             match (request.phase(), ended) {
                 (Some(Phase::Active), _) => drop(uids.insert(uid)),
                 (Some(phase), Some(ended)) if phase.is_final() && later(ended.0, interval * 12) > now => {
@@ -119,8 +119,7 @@ impl Context {
         }
         self.found.retain(&uids, &recent);
         for request in all.iter().filter(here) {
-            let grant = request.status.as_ref().and_then(|status| status.grant.as_ref());
-            let Some(grant) = grant else { continue };
+            let Some(grant) = request.grant() else { continue };
             if request.phase() == Some(Phase::Active)
                 && later(grant.starts_at.0, FRESH) < now
                 && let Some(holder) = self.holder(&Request::parse(request))
@@ -165,8 +164,7 @@ impl Context {
         let held = realm.keycloak.held(&holder.user_id, &targets).await?;
         for request in requests {
             let mut missing = Vec::new();
-            let starts_at =
-                request.status.as_ref().and_then(|status| status.grant.as_ref()).map(|grant| grant.starts_at.0);
+            let starts_at = request.grant().map(|grant| grant.starts_at.0);
             let uid = request.metadata.uid.clone().unwrap_or_default();
             let known = self.found.missing(&uid).unwrap_or_default();
             for target in targets_of(request).filter(mapped).filter(|target| !held.contains(&target.id)) {
@@ -240,11 +238,11 @@ impl Context {
 }
 
 fn targets_of(request: &AccessRequest) -> impl Iterator<Item = &TargetStatus> {
-    request.status.iter().filter_map(|status| status.grant.as_ref()).flat_map(|grant| &grant.targets)
+    request.grant().into_iter().flat_map(|grant| &grant.targets)
 }
 
 fn ended_at(request: &AccessRequest) -> Option<Timestamp> {
-    request.status.as_ref()?.grant.as_ref()?.ended_at.as_ref().map(|ended| ended.0)
+    request.grant()?.ended_at.as_ref().map(|ended| ended.0)
 }
 
 /// Who changed a mapping, and when, as far as the realm's admin events say so.

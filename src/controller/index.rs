@@ -163,7 +163,7 @@ impl Index {
     pub fn forget_the_gone(&self) {
         let there: HashSet<_> = self.store.state().iter().filter_map(|stored| stored.metadata.uid.clone()).collect();
         // What disappeared while it was live is kept until somebody has taken over what it gave.
-        let live = |memory: &Memory| memory.trusted.as_ref().is_some_and(|trusted| is_live(trusted));
+        let live = |memory: &Memory| memory.trusted.as_ref().is_some_and(|trusted| trusted.is_live());
         self.memories().retain(|uid, memory| there.contains(uid) || live(memory));
     }
 
@@ -184,7 +184,7 @@ impl Index {
         let mut vanished = self.vanished();
         let mut found = Vec::new();
         for uid in uids {
-            let last = memories.remove(&uid).and_then(|memory| memory.trusted).filter(|trusted| is_live(trusted));
+            let last = memories.remove(&uid).and_then(|memory| memory.trusted).filter(|trusted| trusted.is_live());
             let Some(last) = last.filter(|_| !vanished.contains_key(&uid)) else { continue };
             let mut request = last.as_ref().clone();
             request.metadata.finalizers = None;
@@ -343,12 +343,7 @@ fn with_status(stored: &AccessRequest, status: Option<AccessRequestStatus>) -> A
 }
 
 fn deadline_of(request: &AccessRequest) -> Option<Timestamp> {
-    Some(request.status.as_ref()?.grant.as_ref()?.deadline.0)
-}
-
-/// Whether a request may have given something that nobody has taken away yet.
-fn is_live(request: &AccessRequest) -> bool {
-    request.phase().is_some_and(|phase| matches!(phase, Phase::Activating | Phase::Active | Phase::Revoking))
+    Some(request.grant()?.deadline.0)
 }
 
 /// Resource versions of one resource can be compared as numbers (Kubernetes 1.35, KEP-5504; etcd's before).

@@ -111,10 +111,14 @@ impl Context {
         let mut recorded = object.clone();
         let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
         let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
-        if !self.is_fenced(request, &decision.effects, limit).await? {
+        let in_keycloak = decision.effects.iter().any(Effect::is_about_keycloak);
+        if in_keycloak && !self.is_fenced(request, removes, limit).await? {
             return Ok(None);
         }
-        let fenced = self.needs_fence(request, &decision).then(|| fence::fenced(&request.status)).transpose()?;
+        // It is fenced itself by what is written anyhow, or else by a write that says nothing new.
+        let needs_fence =
+            in_keycloak && decision.status.is_none() && request.forged.is_none() && !self.index.is_fenced(&request.uid);
+        let fenced = needs_fence.then(|| fence::fenced(&request.status)).transpose()?;
         if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
             match report::status(self, object, status, limit).await {
                 Ok(written) => {
@@ -159,11 +163,7 @@ impl Context {
 
     /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait
     /// for that if the API server cannot be reached.
-    async fn is_fenced(&self, request: &Request, effects: &[Effect], limit: Duration) -> Result<bool, Error> {
-        if !effects.iter().any(Effect::is_about_keycloak) {
-            return Ok(true);
-        }
-        let removes = effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
+    async fn is_fenced(&self, request: &Request, removes: bool, limit: Duration) -> Result<bool, Error> {
         match self.fence_others(request, limit).await {
             Err(error) if removes => {
                 let request = format!("{}/{}", request.namespace, request.name);
@@ -176,14 +176,6 @@ impl Context {
             }
             fenced => fenced,
         }
-    }
-
-    /// Whether a request has to be fenced itself by a write that says nothing new.
-    fn needs_fence(&self, request: &Request, decision: &Decision) -> bool {
-        decision.status.is_none()
-            && request.forged.is_none()
-            && decision.effects.iter().any(Effect::is_about_keycloak)
-            && !self.index.is_fenced(&request.uid)
     }
 
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows

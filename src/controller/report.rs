@@ -47,9 +47,7 @@ pub async fn status(
     object.status = Some(AccessRequestStatus { seal, ..status.clone() });
     if context.index.keep(&object) {
         // Nothing can change it, but what was sent to Keycloak for it may still be on its way.
-        if context.index.fence(uid) {
-            context.inherit(request);
-        }
+        context.acknowledged(request);
         return Ok(object);
     }
     context.index.sends(&object);
@@ -65,9 +63,7 @@ pub async fn status(
         }
     };
     context.index.put(written.clone());
-    if context.index.fence(uid) {
-        context.inherit(request);
-    }
+    context.acknowledged(request);
     let sealed = written.status.as_ref().is_some_and(|status| context.keyring.verify(uid, status));
     if sealed { Ok(written) } else { Err(ApiError::NotAsSent) }
 }

@@ -81,9 +81,15 @@ fn seconds_from(time: Timestamp, duration: Duration) -> Timestamp {
 }
 
 impl Context {
-    /// A request is met for the first time since this process leads: what the leader before may have sent for it may still
-    /// be on its way.
-    pub fn inherit(&self, object: &AccessRequest) {
+    /// A write of a request's status was acknowledged. If that is the first since this process leads, what the leader before
+    /// may have sent for it may still be on its way.
+    pub fn acknowledged(&self, object: &AccessRequest) {
+        if self.index.fence(object.metadata.uid.as_deref().unwrap_or_default()) {
+            self.inherit(object);
+        }
+    }
+
+    fn inherit(&self, object: &AccessRequest) {
         let request = Request::parse(object);
         // What is to end is taken away even if its status cannot be written.
         let wanted = || request.signals.iter().any(|signal| signal.kind == SignalKind::End);

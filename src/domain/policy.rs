@@ -185,8 +185,6 @@ pub struct Problem {
 pub enum ProblemReason {
     /// A value that cannot stand.
     Invalid,
-    /// A field that this version does not act on yet.
-    NotSupported,
     /// The realm is not in the operator's configuration.
     RealmNotFound,
     /// Keycloak has no such role or group.
@@ -212,7 +210,6 @@ impl ProblemReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "Invalid",
-            Self::NotSupported => "NotSupported",
             Self::RealmNotFound => "RealmNotFound",
             Self::GrantNotFound => "GrantNotFound",
             Self::GroupNotFound => "GroupNotFound",

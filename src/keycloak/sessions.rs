@@ -79,8 +79,8 @@ struct AdditionalGrant {
 
 impl Client {
     /// Ends sessions of the user. `Ok` means that none is left of those that were there a second after this was called, or
-    /// that had begun before it and showed up within another second; younger ones may be. A user who is gone has none, if the realm with this id says so. Doing it twice is fine, and
-    /// anything but `Ok` is to be tried again.
+    /// that had begun before it and showed up within another second; younger ones may be. A user who is gone has none, if
+    /// the realm with this id says so. Doing it twice is fine, and anything but `Ok` is to be tried again.
     pub async fn end_sessions(&self, user: &str, which: &Sessions, realm_id: &str) -> Result<(), Error> {
         tokio::time::sleep(NEXT_SECOND).await;
         let ended = async {
