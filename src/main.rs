@@ -13,7 +13,7 @@ use hallpass::{
     admin::{self, Shown},
     args::{Arguments, Command, Output, Report, Run, Standing, Topic},
     config::Config,
-    controller::{self, Realm, Wiring, chain, stopped},
+    controller::{self, Realm, SILENCE, Wiring, chain, stopped},
     guard::{Guard, Keyring, namespace_of},
     keycloak,
     leader::{Leadership, Lease},
@@ -55,7 +55,7 @@ const INCOMPLETE: u8 = 3;
 async fn report(Standing { config, output }: Standing) -> ExitCode {
     let made = async {
         rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
-        let client = Client::try_from(kube::Config::infer().await?)?;
+        let client = Client::try_from(api_server().await?)?;
         let report = standing::report(client, Config::load(&config)?).await?;
         let text = match output {
             Output::Table => report.to_string(),
@@ -86,13 +86,7 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
         let observer: Arc<dyn keycloak::Observer> = metrics.clone();
         realms.insert(realm.name.clone(), Realm::new(realm, observer, &leadership)?);
     }
-    let api_server = kube::Config::infer().await;
-    let api_server = api_server.map_err(|error| {
-        format!(
-            "cannot find the API server; set KUBECONFIG to a file that is there, or run in a pod: {}",
-            chain(&error)
-        )
-    })?;
+    let api_server = api_server().await?;
     let client = Client::try_from(api_server.clone())?;
     let me = who_am_i(&client).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), username = me, %listen, "starting");
@@ -153,6 +147,20 @@ async fn serve(listener: TcpListener, shown: Arc<Shown>, stopping: watch::Receiv
     if let Err(error) = admin::serve(listener, shown, stopped(stopping)).await {
         tracing::error!(%error, "probes and metrics are not served");
     }
+}
+
+/// The way to the API server.
+async fn api_server() -> Result<kube::Config, String> {
+    let mut config = kube::Config::infer().await.map_err(|error| {
+        format!(
+            "cannot find the API server; set KUBECONFIG to a file that is there, or run in a pod: {}",
+            chain(&error)
+        )
+    })?;
+    config.read_timeout = Some(SILENCE);
+    // Time in which a connection is not used is no silence.
+    config.reset_reader_on_write = true;
+    Ok(config)
 }
 
 /// Our own username, as the API server sees it: the admission policies name it.

@@ -55,7 +55,7 @@ use crate::{
 
 pub use error::{Error, chain};
 pub use realm::Realm;
-pub use run::{Wiring, run, stopped};
+pub use run::{SILENCE, Wiring, run, stopped};
 
 use crate::config::Release;
 use clocks::Differences;

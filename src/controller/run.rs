@@ -39,6 +39,12 @@ const LOOK_AT_GUARD: Duration = Duration::from_secs(15);
 /// The same while the admission policies are not in force.
 const TRY_GUARD: Duration = Duration::from_secs(2);
 
+/// How long one watch lasts, in seconds; then it is begun anew where it was.
+const WATCH: u32 = 10;
+/// How long the API server may be silent while an answer of it is awaited. Longer than a watch: one that hangs, or a list that
+/// never comes, is asked for anew, and what is due does not wait for it.
+pub const SILENCE: Duration = Duration::from_secs(15);
+
 /// What the controllers are made of.
 pub struct Wiring {
     /// The way to the API server.
@@ -174,7 +180,7 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<DynamicObject> = Api::all_with(api.into_client(), &ApiResource::erase::<K>(&()));
-    let readable = watcher(api, watcher::Config::default()).default_backoff().filter_map(move |event| {
+    let readable = watcher(api, watcher::Config::default().timeout(WATCH)).default_backoff().filter_map(move |event| {
         future::ready(match event {
             Ok(event) => {
                 tell(&event);

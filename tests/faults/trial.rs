@@ -18,6 +18,11 @@ use crate::{
 
 /// How many lives at a time.
 const SLOTS: usize = 12;
+/// Points that found a defect once. A part always begins with them.
+const FOUND: [&str; 2] = [
+    "Start/api GET accessrequests#1/hang-before/Nothing",
+    "Overlap/api PUT accessrequests/*/status#6/kill-after/Restart",
+];
 
 /// A number of the environment.
 pub fn number(name: &str) -> Option<u64> {
@@ -65,7 +70,10 @@ pub async fn try_points(most: usize, time: Duration) {
         points.retain(|point| words.split(' ').all(|word| point.to_string().contains(word)));
     }
     Dice::new(seed).shuffle(&mut points);
-    points.truncate(most);
+    if most < points.len() {
+        points.sort_by_key(|point| !FOUND.contains(&point.to_string().as_str()));
+        points.truncate(most);
+    }
     let (share, shares) = share();
     let rounds: Vec<Vec<Point>> = rounds(points).into_iter().skip(share).step_by(shares).collect();
     let total = rounds.iter().map(Vec::len).sum();
