@@ -319,7 +319,9 @@ impl Memory {
     }
 
     /// Ours is a status that says nothing, as long as nobody has looked; and one with a seal of its own, unless it is not the
-    /// one that is remembered nor one that was sent: then it is an older one that somebody has put back.
+    /// one that is remembered nor one that was sent: then it is an older one that somebody has put back. As long as this
+    /// process has had no write acknowledged, one that an earlier leader had sent can still arrive: that one goes on from what
+    /// is remembered, and never back.
     fn recognises(&self, keyring: &Keyring, stored: &AccessRequest) -> bool {
         let status = stored.status.clone().unwrap_or_default();
         let remembered = self.trusted.as_ref().and_then(|trusted| trusted.status.as_ref());
@@ -330,7 +332,9 @@ impl Memory {
             }
             Some(seal) => {
                 let known = self.trusted.is_none()
-                    || remembered.is_some_and(|remembered| remembered.seal.as_ref() == Some(seal))
+                    || remembered.is_some_and(|remembered| {
+                        remembered.seal.as_ref() == Some(seal) || (!self.fenced && status.goes_on_from(remembered))
+                    })
                     || self.sent.iter().any(|(sent, _)| sent == seal);
                 known && keyring.verify(stored.metadata.uid.as_deref().unwrap_or_default(), &status)
             }

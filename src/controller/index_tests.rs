@@ -6,6 +6,8 @@ use kube::runtime::{
     watcher::Event,
 };
 
+use serde_json::json;
+
 use super::*;
 use crate::{
     api::{AccessRequestSpec, Phase},
@@ -104,6 +106,7 @@ async fn what_is_remembered_counts_instead_of_what_is_not_ours() {
     world.ours(&pending);
     world.index.sends(&AccessRequest { status: active.status.clone(), ..pending.clone() });
     world.ours(&active);
+    world.index.fence("u1");
     let at = |version: u64, request: &AccessRequest| AccessRequest { status: request.status.clone(), ..blank(version) };
     let remembered = Some(Phase::Active);
     world.not_ours(&at(4, &pending), remembered);
@@ -130,6 +133,7 @@ async fn what_was_sent_is_ours_when_it_is_seen_whatever_was_answered() {
     }
     world.ours(&pending);
     world.ours(&active);
+    world.index.fence("u1");
     // Of two writes on one version, one at most comes to be: the other one would be somebody else's now.
     world.not_ours(&AccessRequest { status: approved.status, ..blank(3) }, Some(Phase::Active));
 }
@@ -142,6 +146,7 @@ async fn a_write_that_something_else_came_before_never_comes_to_be() {
     world.index.sends(&AccessRequest { status: active.status.clone(), ..pending.clone() });
     let annotated = AccessRequest { status: pending.status, ..blank(2) };
     world.ours(&annotated);
+    world.index.fence("u1");
     world.not_ours(&AccessRequest { status: active.status, ..blank(3) }, Some(Phase::Pending));
 }
 
@@ -168,6 +173,44 @@ async fn a_write_of_ours_is_remembered_although_somebody_writes_over_it_before_a
     world.index.sends(&AccessRequest { status: activating.status.clone(), ..approved.clone() });
     world.index.put(activating);
     world.not_ours(&unsealed(world.sealed(3, Phase::Approved)), Some(Phase::Activating));
+}
+
+#[tokio::test]
+async fn what_an_earlier_leader_sent_can_arrive_until_a_write_of_this_one_was_acknowledged() {
+    let until = |status: &mut AccessRequestStatus, second: i64| {
+        let at = |second| Time(Timestamp::from_second(second).expect("a time"));
+        let grant = json!({"startsAt": at(0), "deadline": at(second), "targets": []});
+        status.grant = serde_json::from_value(grant).expect("a grant");
+    };
+    let sealed = |world: &World, version: u64, phase: Phase, deadline: i64| {
+        let mut request = world.sealed(version, phase);
+        let status = request.status.get_or_insert_default();
+        status.seal = None;
+        until(status, deadline);
+        status.seal = world.keys.seal("u1", status);
+        request
+    };
+    for (what, fenced, phase, deadline, ours) in [
+        ("it goes on", false, Phase::Revoking, 100, true),
+        ("it is over", false, Phase::Expired, 100, true),
+        ("nothing on its way can arrive", true, Phase::Revoking, 100, false),
+        ("it goes back", false, Phase::Activating, 100, false),
+        ("it was prolonged", false, Phase::Active, 101, false),
+    ] {
+        let mut world = world();
+        let active = sealed(&world, 1, Phase::Active, 100);
+        world.ours(&active);
+        if fenced {
+            world.index.fence("u1");
+        }
+        let late = sealed(&world, 2, phase, deadline);
+        assert_eq!(world.shows(&late).is_ours(), ours, "{what}");
+    }
+    let mut over = world();
+    let expired = sealed(&over, 1, Phase::Expired, 100);
+    over.ours(&expired);
+    let revoked = sealed(&over, 2, Phase::Revoked, 100);
+    over.not_ours(&revoked, Some(Phase::Expired));
 }
 
 #[tokio::test]

@@ -111,13 +111,17 @@ impl Context {
         let mut recorded = object.clone();
         let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
         let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
-        let in_keycloak = decision.effects.iter().any(Effect::is_about_keycloak);
-        if in_keycloak && !self.is_fenced(request, removes, limit).await? {
+        // What ends goes by who else holds what it gave, also where nothing is left to do in Keycloak.
+        let about_others =
+            decision.effects.iter().any(Effect::is_about_keycloak) || request.phase() == Some(Phase::Revoking);
+        if about_others && !self.is_fenced(request, removes, limit).await? {
             return Ok(None);
         }
         // It is fenced itself by what is written anyhow, or else by a write that says nothing new.
-        let needs_fence =
-            in_keycloak && decision.status.is_none() && request.forged.is_none() && !self.index.is_fenced(&request.uid);
+        let needs_fence = about_others
+            && decision.status.is_none()
+            && request.forged.is_none()
+            && !self.index.is_fenced(&request.uid);
         let fenced = needs_fence.then(|| fence::fenced(&request.status)).transpose()?;
         if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
             match report::status(self, object, status, limit).await {

@@ -47,7 +47,7 @@ pub async fn status(
     object.status = Some(AccessRequestStatus { seal, ..status.clone() });
     if context.index.keep(&object) {
         // Nothing can change it, but what was sent to Keycloak for it may still be on its way.
-        context.acknowledged(request);
+        context.acknowledged(request, status);
         return Ok(object);
     }
     context.index.sends(&object);
@@ -63,7 +63,7 @@ pub async fn status(
         }
     };
     context.index.put(written.clone());
-    context.acknowledged(request);
+    context.acknowledged(request, status);
     let sealed = written.status.as_ref().is_some_and(|status| context.keyring.verify(uid, status));
     if sealed { Ok(written) } else { Err(ApiError::NotAsSent) }
 }

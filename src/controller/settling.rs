@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{Context, Holder};
 use crate::{
-    api::{AccessRequest, Phase},
+    api::{AccessRequest, AccessRequestStatus, EndReason, Phase},
     domain::{
         self, Request, SignalKind,
         duration::{later, whole_seconds},
@@ -82,23 +82,28 @@ fn seconds_from(time: Timestamp, duration: Duration) -> Timestamp {
 
 impl Context {
     /// A write of a request's status was acknowledged. If that is the first since this process leads, what the leader before
-    /// may have sent for it may still be on its way.
-    pub fn acknowledged(&self, object: &AccessRequest) {
-        if self.index.fence(object.metadata.uid.as_deref().unwrap_or_default()) {
-            self.inherit(object);
+    /// may have sent for it may still be on its way. What is to end is taken away even if its status cannot be written, so
+    /// this is so, too, of an Active one that has a reason to end, or is found to end because of its policy.
+    pub fn acknowledged(&self, before: &AccessRequest, written: &AccessRequestStatus) {
+        let request = Request::parse(before);
+        let first = self.index.fence(&request.uid);
+        let wanted = || request.signals.iter().any(|signal| signal.kind == SignalKind::End);
+        let cause = written.grant.as_ref().and_then(|grant| grant.end_reason);
+        let may_be_written = match request.phase() {
+            Some(Phase::Activating | Phase::Revoking) => first,
+            Some(Phase::Active) => {
+                (first && (domain::is_ending(&request, Timestamp::now()) || wanted()))
+                    || matches!(cause, Some(EndReason::PolicyDeleted | EndReason::PolicySuspended))
+            }
+            Some(_) | None => false,
+        };
+        if may_be_written {
+            self.inherit(&request);
         }
     }
 
-    fn inherit(&self, object: &AccessRequest) {
-        let request = Request::parse(object);
-        // What is to end is taken away even if its status cannot be written.
-        let wanted = || request.signals.iter().any(|signal| signal.kind == SignalKind::End);
-        let written = match request.phase() {
-            Some(Phase::Activating | Phase::Revoking) => true,
-            Some(Phase::Active) => domain::is_ending(&request, Timestamp::now()) || wanted(),
-            Some(_) | None => false,
-        };
-        let (Some(holder), true) = (self.holder(&request), written) else { return };
+    fn inherit(&self, request: &Request) {
+        let Some(holder) = self.holder(request) else { return };
         let realm = request.status.subject.as_ref().map(|subject| subject.realm.as_str()).unwrap_or_default();
         let until = match self.settling.takeover {
             Takeover::Unclean => self.settling.since + self.settling_time(realm),

@@ -233,6 +233,15 @@ fn what_the_configuration_gives_up_is_over_without_proof_and_says_so() {
     let states: Vec<_> = over.targets().iter().map(|target| target.state).collect();
     assert_eq!(states, [TargetState::Released, TargetState::Kept]);
     assert_eq!(over.status().grant.as_ref().and_then(|grant| grant.ended_at.clone()), None);
+    // Who holds it still owns it: that needs no proof.
+    let heir = self::request("heir").active(&[theirs("admin")]);
+    let mut heirs = world.clone().at(10).beside(&heir);
+    heirs.outcomes.clear();
+    heirs.decide(&request).does(&["hand admin over to heir"]);
+    heirs.siblings = vec![self::request("owner").active(&[ours("admin")]).read()];
+    let kept = heirs.decide(&request);
+    kept.is_for(Phase::Expired, "Expired").does(&["remove finalizer"]);
+    assert!(kept.targets().iter().all(|target| target.state == TargetState::Kept));
     // What is live is not given up before its time.
     world.at(10).decide(&self::request("fix").active(&[ours("admin")])).is(Active);
 }

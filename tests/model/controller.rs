@@ -1,6 +1,8 @@
 //! What the controller does around `decide`, as `controller/reconcile.rs` and `enact.rs` do it: one step at a time for one
 //! person, the status first, then the effects one after another, and what came of them goes into the next step.
 
+use hallpass::api::Phase;
+
 use super::{
     protocol::Protocol,
     real::Question,
@@ -22,7 +24,8 @@ impl Protocol {
         if decided.status.is_none() && decided.effects == Todo::default() {
             return (next != *state).then_some(next);
         }
-        let fences = self.rules.fence && decided.effects.iter().flatten().any(|effect| effect.is_about_keycloak());
+        let in_keycloak = decided.effects.iter().flatten().any(|effect| effect.is_about_keycloak());
+        let fences = self.rules.fence && (in_keycloak || known.object.status.phase == Phase::Revoking);
         let fence = fences && !known.fenced && !known.vanished && known.found.is_none();
         let fence = fence.then_some((known.object.status, true));
         let mut work = Work {
@@ -73,7 +76,7 @@ impl Protocol {
     fn question(state: &State, request: usize, outcomes: [Option<Came>; TARGETS]) -> Question {
         let Known { object, found, .. } = state.process.known[request];
         let other = state.process.known[1 - request].object;
-        let looks = object.status.phase == hallpass::api::Phase::Approved;
+        let looks = object.status.phase == Phase::Approved;
         let seen = |target: usize| {
             let mapping = state.keycloak[target];
             (mapping.there, !mapping.renamed && !mapping.deleted)
@@ -305,7 +308,8 @@ impl Protocol {
         let stored = next.api[request];
         let known = &mut next.process.known[request];
         let ours = stored.status == known.object.status || known.sent.contains(&Some(stored.status));
-        let ours = ours || (self.rules.knows_late_statuses && !known.fenced);
+        let goes_on = || self.real.goes_on_from(stored.status, known.object.status);
+        let ours = ours || (self.rules.knows_late_statuses && !known.fenced && goes_on());
         let fenced = known.fenced;
         let live = known.object.there && known.object.status.is_live() && self.rules.tombstones;
         *known = match (stored.there, ours) {

@@ -272,6 +272,11 @@ impl Real {
         new
     }
 
+    /// Whether a status goes on from another, so that it may be an earlier leader's.
+    pub fn goes_on_from(&self, new: Status, old: Status) -> bool {
+        self.status(new).goes_on_from(&self.status(old))
+    }
+
     /// Whether the API server takes a status after another: the rules at the head of `api/request.rs`.
     pub fn may_follow(&self, old: Status, new: Status) -> Result<(), Refusal> {
         let mut memory = self.memory();

@@ -23,8 +23,7 @@ pub struct Rules {
     pub fence: bool,
     /// Who takes over takes what the one before may have sent to Keycloak for unsettled.
     pub inherits_unsettled: bool,
-    /// A status that an earlier leader had on its way is not taken for forged. The code does not do this yet: it does when
-    /// such a status arrives after the request was looked at first and before it was fenced.
+    /// A status that an earlier leader had on its way is not taken for forged.
     pub knows_late_statuses: bool,
     /// A live request that disappears is remembered until what it gave is gone.
     pub tombstones: bool,

@@ -146,6 +146,8 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     let mut effects = Vec::new();
     // Gone or left, but perhaps not for good: something that was sent before may still arrive.
     let mut settling = Vec::new();
+    // Given up without proof: nothing is waited for but who else holds it.
+    let released = draft.observed.released.is_some();
     for target in &mut grant.targets {
         let outcomes = draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name);
         let (mut removed, mut failed) = (false, false);
@@ -172,15 +174,12 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
         if target.state.is_over() {
             continue;
         }
-        if draft.observed.released.is_some() {
-            target.state = if target.pre_existing { TargetState::Kept } else { TargetState::Released };
-            continue;
-        }
         let fate = if removed { None } else { Some(holdings::fate(target, &draft.observed.siblings, draft.now)) };
         match (fate, travelling) {
             (None, None) => target.state = TargetState::Removed,
-            (Some(Fate::Keep), _) if target.pre_existing => target.state = TargetState::Kept,
+            (Some(Fate::Keep), _) if target.pre_existing || released => target.state = TargetState::Kept,
             (Some(Fate::Keep), None) => target.state = TargetState::Kept,
+            (None, Some(_)) | (Some(Fate::Remove), _) if released => target.state = TargetState::Released,
             // Whoever holds it now could be over before that arrives, and then nobody would know of it.
             (None | Some(Fate::Keep), Some(until)) => settling.push(until),
             (Some(Fate::HandOver { to }), _) if !failed => {
