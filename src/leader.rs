@@ -31,7 +31,8 @@ use crate::{api::FIELD_MANAGER, clock::Boot, controller::chain};
 
 /// The Lease's name.
 pub const NAME: &str = "hallpass";
-/// On a Lease that was handed back: until when a write to Keycloak may still take effect (RFC 3339).
+/// On a Lease that was handed back: until when a write to Keycloak may still take effect (RFC 3339). A Lease without it was not
+/// handed back, whoever emptied it.
 pub const UNSETTLED_UNTIL: &str = "hallpass.dev/unsettled-until";
 /// How often handing back is tried.
 const ATTEMPTS: usize = 3;
@@ -43,8 +44,8 @@ const LEAST: Duration = Duration::from_secs(1);
 pub enum Takeover {
     /// The one before has handed it back, with everything done but for what may still take effect until then.
     Clean {
-        /// Until when a write to Keycloak of the one before, whose outcome nobody knows, may still take effect.
-        unsettled_until: Option<Timestamp>,
+        /// Until when a write to Keycloak of the ones before, whose outcome nobody knows, may still take effect.
+        unsettled_until: Timestamp,
     },
     /// The one before has let it expire, or there was none: nobody knows what was in flight.
     Unclean,
@@ -239,7 +240,7 @@ impl Lease {
 
     /// Hands the lease back, once everything that was under way is finished: the next one need not wait. `unsettled_until` says
     /// until when a write to Keycloak whose outcome is not known may still take effect.
-    pub async fn release(&self, unsettled_until: Option<Timestamp>) {
+    pub async fn release(&self, unsettled_until: Timestamp) {
         // From now on this process writes nothing.
         self.leadership.ends("the lease was handed back");
         let limit = self.limit();
@@ -249,10 +250,8 @@ impl Lease {
             if let Some(spec) = empty.spec.as_mut() {
                 spec.holder_identity = None;
             }
-            if let Some(until) = unsettled_until {
-                let annotations = empty.metadata.annotations.get_or_insert_default();
-                annotations.insert(UNSETTLED_UNTIL.into(), until.to_string());
-            }
+            let annotations = empty.metadata.annotations.get_or_insert_default();
+            annotations.insert(UNSETTLED_UNTIL.into(), unsettled_until.to_string());
             let Err(error) = self.replace(limit, &empty).await else {
                 return tracing::info!("handed the lease back");
             };
@@ -364,11 +363,8 @@ fn holder(record: &Record) -> Option<&str> {
 /// How a Lease that nobody holds was left. What cannot be read is taken for the worst.
 fn handed_back(record: &Record) -> Takeover {
     let text = record.metadata.annotations.as_ref().and_then(|annotations| annotations.get(UNSETTLED_UNTIL));
-    match text.map(|text| text.parse()) {
-        None => Takeover::Clean { unsettled_until: None },
-        Some(Ok(until)) => Takeover::Clean { unsettled_until: Some(until) },
-        Some(Err(_)) => Takeover::Unclean,
-    }
+    let until = text.and_then(|text| text.parse().ok());
+    until.map_or(Takeover::Unclean, |unsettled_until| Takeover::Clean { unsettled_until })
 }
 
 /// The Pod's name, or that of the machine.

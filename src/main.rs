@@ -16,7 +16,7 @@ use hallpass::{
     controller::{self, Realm, SILENCE, Wiring, chain, stopped},
     guard::{Guard, Keyring, namespace_of},
     keycloak,
-    leader::{Leadership, Lease},
+    leader::{Leadership, Lease, Takeover},
     metrics::Metrics,
     standing, telemetry,
 };
@@ -113,7 +113,7 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
         let release = config.release;
         let wiring = Wiring { client: client.clone(), guard, keyring, realms, release, metrics, leadership, takeover };
         let started = |context| drop(shown.context.set(context));
-        Ok(controller::run(wiring, stopping.clone(), started).await)
+        Ok(Some(controller::run(wiring, stopping.clone(), started).await))
     };
     let outcome: Result<_, Box<dyn Error>> = tokio::select! {
         // Whoever leads now must not meet us: what is under way is dropped.
@@ -123,7 +123,14 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     holding.abort();
     // Its last word about the lease is said before ours.
     drop(holding.await);
-    lease.release(*outcome.as_ref().unwrap_or(&None)).await;
+    // Who has not come to work knows only what the one before said. If that one said nothing, so does this one: the lease runs out.
+    let before = match takeover {
+        Takeover::Clean { unsettled_until } => Some(unsettled_until),
+        Takeover::Unclean => None,
+    };
+    if let Some(until) = outcome.as_ref().ok().copied().flatten().or(before) {
+        lease.release(until).await;
+    }
     tracing::info!("stopped");
     outcome.map(drop)
 }

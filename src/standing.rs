@@ -80,7 +80,6 @@ struct Lendable {
 pub async fn report(client: Client, config: Config) -> Result<Report, Box<dyn Error>> {
     let everything = ListParams::default();
     let policies: ObjectList<DeserializeGuard<AccessPolicy>> = Api::all(client.clone()).list(&everything).await?;
-    let requests: ObjectList<DeserializeGuard<AccessRequest>> = Api::all(client).list(&everything).await?;
     let mut report = Report::default();
     let mut of_realm: BTreeMap<String, Vec<Policy>> = BTreeMap::new();
     for DeserializeGuard(policy) in policies.items {
@@ -99,31 +98,16 @@ pub async fn report(client: Client, config: Config) -> Result<Report, Box<dyn Er
             }
         }
     }
-    let mut live = Vec::new();
-    for DeserializeGuard(request) in requests.items {
-        match request {
-            Ok(request) => live.push(request),
-            // What it lent would be taken for standing.
-            Err(invalid) => {
-                let (namespace, name) =
-                    (invalid.metadata.namespace.unwrap_or_default(), invalid.metadata.name.unwrap_or_default());
-                report
-                    .missing
-                    .push(format!("request {namespace}/{name}: this version cannot read it: {}", invalid.error));
-            }
-        }
-    }
-    live.retain(AccessRequest::is_live);
     for realm in config.realms {
         let Some(policies) = of_realm.remove(&realm.name) else { continue };
         let name = realm.name.clone();
         // Who never leads never writes.
         let looked = match Realm::new(realm, Arc::new(Metrics::default()), &Leadership::new(Times::default())) {
-            Ok(realm) => look(&realm, &policies, &live, &mut report).await,
-            Err(error) => Err(error),
+            Ok(realm) => look(&client, &realm, &policies, &mut report).await,
+            Err(error) => Err(error.into()),
         };
         if let Err(error) = looked {
-            report.missing.push(format!("realm {name}: {}", chain(&error)));
+            report.missing.push(format!("realm {name}: {}", chain(error.as_ref())));
         }
     }
     for (realm, policies) in of_realm {
@@ -137,18 +121,14 @@ pub async fn report(client: Client, config: Config) -> Result<Report, Box<dyn Er
 }
 
 /// Looks at one realm.
-async fn look(
-    realm: &Realm,
-    policies: &[Policy],
-    live: &[AccessRequest],
-    report: &mut Report,
-) -> Result<(), crate::keycloak::Error> {
+async fn look(client: &Client, realm: &Realm, policies: &[Policy], report: &mut Report) -> Result<(), Box<dyn Error>> {
     let name = &realm.config.name;
     for right in realm.keycloak.self_test().await? {
         report.missing.push(format!("realm {name}: {right}; what cannot be seen without it is left out"));
     }
     let realm_id = realm.keycloak.realm().await?.id;
     let mut events = true;
+    let mut before = live(client, report).await?;
     for lendable in lendable(realm, policies, report).await {
         let holders = match realm.keycloak.holders(&lendable.target).await {
             Ok(holders) => holders,
@@ -157,8 +137,12 @@ async fn look(
                 continue;
             }
         };
-        let lent = lent(live, &realm_id, lendable.target.id());
-        let standing = holders.into_iter().filter(|user| !lent.contains(user.id.as_str()));
+        // Somebody may have got it, or lost it, while Keycloak was asked.
+        let after = live(client, report).await?;
+        let lent = |requests, user: &User| lent(requests, &realm_id, lendable.target.id()).contains(user.id.as_str());
+        let standing = holders.into_iter().filter(|user| !lent(&before, user) && !lent(&after, user));
+        let standing: Vec<_> = standing.collect();
+        before = after;
         let found: Vec<_> =
             stream::iter(standing).map(|user| stands(realm, &lendable, user)).buffered(AT_A_TIME).collect().await;
         for (standing, may_ask) in found {
@@ -172,6 +156,29 @@ async fn look(
         ));
     }
     Ok(())
+}
+
+/// The requests that are live now.
+async fn live(client: &Client, report: &mut Report) -> Result<Vec<AccessRequest>, kube::Error> {
+    let everything = ListParams::default();
+    let all: ObjectList<DeserializeGuard<AccessRequest>> = Api::all(client.clone()).list(&everything).await?;
+    let mut live = Vec::new();
+    for DeserializeGuard(request) in all.items {
+        match request {
+            Ok(request) if request.is_live() => live.push(request),
+            Ok(_) => {}
+            // What it lent would be taken for standing.
+            Err(invalid) => {
+                let (namespace, name) =
+                    (invalid.metadata.namespace.unwrap_or_default(), invalid.metadata.name.unwrap_or_default());
+                let why = format!("request {namespace}/{name}: this version cannot read it: {}", invalid.error);
+                if !report.missing.contains(&why) {
+                    report.missing.push(why);
+                }
+            }
+        }
+    }
+    Ok(live)
 }
 
 /// What policies of a realm can lend, each once.

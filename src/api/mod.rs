@@ -2,6 +2,7 @@
 //! server stores and checks by itself.
 
 mod crd;
+mod follows;
 mod policy;
 mod request;
 

@@ -146,19 +146,6 @@ impl AccessRequest {
     }
 }
 
-impl AccessRequestStatus {
-    /// Whether this may be what follows on that in one life: what is lent is never forgotten, prolonged or less far than it was.
-    pub fn goes_on_from(&self, before: &Self) -> bool {
-        let further = match before.phase {
-            None | Some(Phase::Pending | Phase::Approved) => true,
-            Some(phase) if phase.is_final() => self.phase == before.phase,
-            Some(_) => self.phase >= before.phase,
-        };
-        let shorter = |old: &GrantStatus| self.grant.as_ref().is_some_and(|new| new.deadline <= old.deadline);
-        further && before.grant.as_ref().is_none_or(shorter)
-    }
-}
-
 impl Phase {
     /// All of them, in the order of a life.
     pub const ALL: [Self; 10] = [
@@ -257,7 +244,8 @@ pub struct AccessRequestStatus {
     /// What is lent, and until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantStatus>,
-    /// Reserved: proof that the writer still holds the lease.
+    /// A fresh random word: it makes a write of an unchanged status a new version, after which nothing that was sent before can
+    /// arrive any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub fence: Option<String>,

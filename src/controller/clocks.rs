@@ -11,7 +11,7 @@ use super::{Context, Realm};
 use crate::clock::Going;
 
 /// Seconds by which clocks may differ.
-const TOLERATED: u64 = 30;
+pub const TOLERATED: u64 = 30;
 /// A difference is told anew only when it has changed by more seconds than this: the same words are written once.
 const STEADY: u64 = 10;
 /// How often it is looked whether a clock was set.
@@ -60,9 +60,15 @@ impl Context {
     /// Looks each second whether a clock was set or the machine was suspended: timers do not notice. Then what is live is looked
     /// at, and when clocks begin or cease to differ, so is what waits.
     pub async fn look_after_clocks(&self) {
-        let (mut going, mut told) = (Going::now(), Vec::new());
+        let (mut going, mut told, mut was_cut_off) = (Going::now(), Vec::new(), false);
         loop {
             tokio::time::sleep(TICK).await;
+            // From now on what is due goes although its status cannot be written.
+            let cut_off = self.leadership.may_give().is_err() && self.leadership.may_take().is_ok();
+            if cut_off && !std::mem::replace(&mut was_cut_off, cut_off) {
+                self.wake_what_ends();
+            }
+            was_cut_off = cut_off;
             if let Some((set, suspended)) = going.broke() {
                 tracing::warn!(%set, %suspended, "the wall clock was set, or the machine was suspended");
                 self.wake_all();

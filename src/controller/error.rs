@@ -18,6 +18,9 @@ pub enum Error {
     /// The request could not be read.
     #[error("cannot read the request")]
     ReadRequest(#[source] ApiError),
+    /// This request, or another one of the same person, fell due meanwhile: that goes first.
+    #[error("something falls due")]
+    FallsDue,
     /// The request makes no sense to this version.
     #[error("this version cannot read the request")]
     Unreadable(#[source] serde_json::Error),
@@ -53,6 +56,7 @@ impl Error {
             Self::WriteStatus(_) => "write_status",
             Self::WriteFinalizer(_) => "write_finalizer",
             Self::ReadRequest(_) => "read_request",
+            Self::FallsDue => "falls_due",
             Self::Unreadable(_) => "unreadable",
             Self::ReadPolicy { .. } => "read_policy",
             Self::WriteRecord(_) => "write_record",

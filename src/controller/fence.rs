@@ -17,7 +17,7 @@ impl Context {
         for known in self.index.known() {
             let Some(uid) = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid) else { continue };
             // What is known here only has nothing that could be written, and would be waited for in vain.
-            if !is_open(&known) || self.index.is_fenced(uid) || self.index.is_vanished(uid) {
+            if !can_change(&known) || self.index.is_fenced(uid) || self.index.is_vanished(uid) {
                 continue;
             }
             let other = Request::parse(&known.stored);
@@ -38,7 +38,7 @@ impl Context {
 }
 
 /// Whether a request can still change: what somebody else has written over has another version already.
-fn is_open(known: &Known) -> bool {
+fn can_change(known: &Known) -> bool {
     known.is_ours() && known.stored.phase().is_some_and(|phase: Phase| !phase.is_final())
 }
 

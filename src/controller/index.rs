@@ -23,6 +23,7 @@ use crate::{
     clock::Boot,
     domain::{Forged, Instead, Request},
     guard::{Keyring, seal},
+    leader::Leadership,
 };
 
 /// Most statuses of one request that were sent and may still come to be. One that is older has long been answered.
@@ -36,6 +37,8 @@ pub struct Index {
     /// Those that are known here only; nothing is left of those that are over.
     vanished: Mutex<HashMap<String, Option<Arc<AccessRequest>>>>,
     gone: UnboundedSender<Gone>,
+    /// Knows the API server's clock.
+    leadership: Leadership,
 }
 
 /// What is remembered of one request.
@@ -114,8 +117,20 @@ pub struct Named {
 
 impl Index {
     /// An index over the watch's cache.
-    pub fn new(store: Store<AccessRequest>, keyring: Arc<Keyring>, gone: UnboundedSender<Gone>) -> Self {
-        Self { store, keyring, memories: Mutex::default(), vanished: Mutex::default(), gone }
+    pub fn new(
+        store: Store<AccessRequest>,
+        keyring: Arc<Keyring>,
+        gone: UnboundedSender<Gone>,
+        leadership: Leadership,
+    ) -> Self {
+        Self { store, keyring, memories: Mutex::default(), vanished: Mutex::default(), gone, leadership }
+    }
+
+    /// By how much the API server's clock is ahead of ours, if that is more than is tolerated: what a leader on another machine
+    /// gave ends when its clock says so.
+    fn ahead(&self) -> Duration {
+        let ahead = self.leadership.api_server_clock().ahead().and_then(|ahead| u64::try_from(ahead).ok());
+        Duration::from_secs(ahead.filter(|ahead| *ahead > super::clocks::TOLERATED).unwrap_or_default())
     }
 
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
@@ -128,7 +143,7 @@ impl Index {
         if memory.newer.as_ref().is_none_or(|known| version(known) < version(&request)) {
             let request = Arc::new(request);
             memory.newer = Some(request.clone());
-            memory.judge(&self.keyring, request);
+            memory.judge(&self.keyring, request, self.ahead());
         }
     }
 
@@ -194,6 +209,11 @@ impl Index {
             found.push(request);
         }
         found
+    }
+
+    /// Requests that are known here only.
+    pub fn left_of_the_vanished(&self) -> Vec<Arc<AccessRequest>> {
+        self.vanished().values().flatten().cloned().collect()
     }
 
     /// Whether a request is known here only.
@@ -275,7 +295,7 @@ impl Index {
         let memory = memories.entry(uid).or_default();
         let newer = memory.newer.take().filter(|newer| version(newer) > version(&stored));
         memory.newer.clone_from(&newer);
-        memory.judge(&self.keyring, newer.unwrap_or(stored))
+        memory.judge(&self.keyring, newer.unwrap_or(stored), self.ahead())
     }
 
     fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
@@ -285,11 +305,12 @@ impl Index {
 
 impl Memory {
     /// What is known of a request, if this is stored: also when its time is up.
-    fn judge(&mut self, keyring: &Keyring, stored: Arc<AccessRequest>) -> Known {
+    fn judge(&mut self, keyring: &Keyring, stored: Arc<AccessRequest>, ahead: Duration) -> Known {
         let (stored, trusted) = self.whose(keyring, stored);
         let deadline = trusted.as_ref().and_then(|trusted| deadline_of(trusted));
         if self.due.map(|(known, _)| known) != deadline {
-            self.due = deadline.map(|deadline| (deadline, Boot::now().after(super::reconcile::until(deadline))));
+            let left = |deadline| super::reconcile::until(deadline).saturating_sub(ahead);
+            self.due = deadline.map(|deadline| (deadline, Boot::now().after(left(deadline))));
         }
         let time_is_up = self.due.is_some_and(|(_, due)| due <= Boot::now());
         Known { stored, trusted, time_is_up }

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     api::{AccessRequestSpec, Phase},
     guard::seal::Keys,
+    leader::Times,
 };
 
 /// The watch, and the index over it.
@@ -28,7 +29,8 @@ fn world() -> World {
     let config = kube::Config::new("http://localhost:1".parse().expect("a URL"));
     let keyring = Keyring::with(kube::Client::try_from(config).expect("a client"), keys.clone());
     let (store, watch) = reflector::store();
-    World { keys, watch, index: Index::new(store, Arc::new(keyring), tokio::sync::mpsc::unbounded_channel().0) }
+    let (gone, leadership) = (tokio::sync::mpsc::unbounded_channel().0, Leadership::new(Times::default()));
+    World { keys, watch, index: Index::new(store, Arc::new(keyring), gone, leadership) }
 }
 
 impl World {

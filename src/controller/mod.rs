@@ -32,7 +32,7 @@ mod trace;
 mod vanished;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -124,6 +124,8 @@ struct Memory {
     attempts: u32,
     /// How it looked when nothing was left to do.
     settled: Option<Settled>,
+    /// Targets that were proved gone while the status could not be written.
+    gone: HashSet<String>,
 }
 
 /// A request for which nothing is to be done until something changes or a time comes.
@@ -211,7 +213,7 @@ impl Context {
             let conditions = &request.status.conditions;
             request.phase() == Some(Phase::Active) && conditions.iter().any(|condition| condition.reason == TAKEN_AWAY)
         };
-        let late = |request: &&Request| request.deadline().is_some_and(|deadline| later(deadline, OVERDUE) <= now);
+        let late = |request: &&Request| request.due_since().is_some_and(|due| later(due, OVERDUE) <= now);
         Snapshot {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),

@@ -23,7 +23,13 @@ use crate::{
 
 impl Context {
     /// Everything that has to be known to decide on a request now.
-    pub async fn observe(&self, request: &Request, outcomes: Vec<Outcome>, now: Timestamp) -> Result<Observed, Error> {
+    pub async fn observe(
+        &self,
+        request: &Request,
+        siblings: Vec<Request>,
+        outcomes: Vec<Outcome>,
+        now: Timestamp,
+    ) -> Result<Observed, Error> {
         let needs = domain::needs(request, now);
         let began = Instant::now();
         let recently = began.checked_sub(RECENT).unwrap_or(began);
@@ -39,7 +45,7 @@ impl Context {
             account: None,
             record: None,
             clocks: None,
-            siblings: self.siblings(request),
+            siblings,
             travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
             missing: self.found.missing(&request.uid),
             released: self.release.reason(request),
@@ -83,7 +89,7 @@ impl Context {
             let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
             observed.account = Some(realm.account_of(user).await.map_err(|error| error.to_string()));
         }
-        let passes = |account| domain::is_open(request, policy, account);
+        let passes = |account| domain::actions_are_done(request, policy, account);
         if needs.targets && observed.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
             let (targets, lifespan) =
                 tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());

@@ -61,7 +61,7 @@ impl Verdict {
     }
 
     /// Whether Keycloak could not be asked.
-    fn is_open(&self) -> bool {
+    fn could_not_ask(&self) -> bool {
         let groups = self.groups.as_ref().err().into_iter().flatten();
         groups
             .chain(&self.grants)
@@ -269,13 +269,20 @@ impl Context {
 
     /// Forgets of all policies what Keycloak could not be asked.
     pub fn forget_what_could_not_be_asked(&self) {
-        self.verdicts().retain(|_, verdict| !verdict.is_open());
+        self.verdicts().retain(|_, verdict| !verdict.could_not_ask());
     }
 
     /// Grants of a policy whose holder would be an approver somewhere.
     pub fn make_approvers(&self, policy: &Policy, realm: &Realm) -> Vec<Problem> {
-        let others: Vec<Policy> = self.policies.state().iter().filter_map(|other| Policy::parse(other).ok()).collect();
-        realm::make_approvers(policy, &realm.config.identity.group_prefix, &others)
+        let place = |realm: &Realm| (realm.config.url.clone(), realm.config.realm.clone());
+        let all = self.policies.state();
+        let others = all.iter().filter_map(|other| Policy::parse(other).ok()).filter_map(|other| {
+            // One realm of Keycloak can be configured under several names, each with a prefix of its own.
+            let theirs = self.realms.get(&other.realm).filter(|theirs| place(theirs) == place(realm))?;
+            Some((theirs.config.identity.group_prefix.clone(), other))
+        });
+        let own = (realm.config.identity.group_prefix.clone(), policy.clone());
+        realm::make_approvers(policy, &others.chain([own]).collect::<Vec<_>>())
     }
 }
 

@@ -92,7 +92,11 @@ impl Realm {
 
     /// Why nothing may be touched in the realm that is there now, if it is not the one in which access was given: a copy
     /// can have the same users and roles.
-    pub fn is_another_than(&self, id: &str) -> Option<String> {
+    pub async fn is_another_than(&self, id: &str) -> Option<String> {
+        if self.seen.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            // What cannot be asked refuses the write itself.
+            let _ = self.beat().await;
+        }
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|seen| seen != id)?;
         let config::Realm { url, realm, .. } = &self.config;
         Some(format!("realm {realm:?} of {url} has the id {seen:?} now, not {id:?}: nothing is touched in it"))
@@ -347,16 +351,17 @@ pub fn unavailable(error: &keycloak::Error) -> Problem {
     Problem::new(ProblemReason::KeycloakUnavailable, error.to_string())
 }
 
-/// Grants of a policy whose holder would be an approver, of this or another policy in the same realm.
-pub fn make_approvers(policy: &Policy, prefix: &str, others: &[Policy]) -> Vec<Problem> {
+/// Grants of a policy whose holder would be an approver of one of these: all of the same realm of Keycloak, each with the prefix
+/// of its groups.
+pub fn make_approvers(policy: &Policy, all: &[(String, Policy)]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for grant in &policy.grants {
         let GrantKind::Group(path) = &grant.kind else { continue };
-        let group = Subject::Group(format!("{prefix}{path}"));
-        let approves = |other: &&Policy| {
-            other.realm == policy.realm && other.approval.stages().iter().any(|stage| stage.approvers.contains(&group))
+        let approves = |(prefix, other): &&(String, Policy)| {
+            let group = Subject::Group(format!("{prefix}{path}"));
+            other.approval.stages().iter().any(|stage| stage.approvers.contains(&group))
         };
-        if let Some(other) = others.iter().chain([policy]).find(approves) {
+        if let Some((_, other)) = all.iter().find(approves) {
             let message = format!("grant {:?}: who is in {path:?} is an approver of policy {}", grant.name, other.name);
             problems.push(Problem::new(ProblemReason::GrantMakesApprover, message));
         }

@@ -17,7 +17,7 @@ use super::{
     lenient, report,
 };
 use crate::{
-    api::{AccessRequest, Phase},
+    api::{AccessRequest, Phase, TargetStatus},
     domain::{self, Decision, Effect, Next, Outcome, OutcomeResult, Request, duration::later},
 };
 
@@ -27,6 +27,9 @@ const MAX_STEPS: usize = 32;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a request leaves the way to another of the same person that falls due.
+const GIVES_WAY: Duration = Duration::from_millis(500);
 
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
@@ -78,6 +81,9 @@ impl Context {
             let policy = self.known_policy(&object);
             let last = step + 1 == MAX_STEPS;
             let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), last)).await {
+                // Its own end is decided on at once; another's needs what is locked here.
+                Err(Error::FallsDue) if self.until(&object, deadline_or_never(&believed)).is_zero() => continue,
+                Err(Error::FallsDue) => return Ok(Wait(Some(GIVES_WAY))),
                 // What is there now under its name is looked at by itself.
                 Err(Error::Gone) => {
                     self.index.is_gone(&believed.uid);
@@ -106,7 +112,11 @@ impl Context {
         last: bool,
     ) -> Result<Option<Step>, Error> {
         let now = Timestamp::now();
-        let observed = self.observe(request, outcomes, now).await?;
+        let siblings = self.siblings(request);
+        let due = self.next_due(request, object, &siblings, now);
+        let observed = Box::pin(self.observe(request, siblings, outcomes, now));
+        // However long a server takes to answer: what falls due meanwhile does not wait for it.
+        let observed = tokio::time::timeout(due, observed).await.map_err(|_| Error::FallsDue)??;
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
         let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
@@ -115,6 +125,10 @@ impl Context {
         let about_others =
             decision.effects.iter().any(Effect::is_about_keycloak) || request.phase() == Some(Phase::Revoking);
         if about_others && !self.is_fenced(request, removes, limit).await? {
+            // Others are written by somebody all the time: that keeps nothing from going that is due.
+            if last {
+                self.remove_all_the_same(object, &decision.effects).await;
+            }
             return Ok(None);
         }
         // It is fenced itself by what is written anyhow, or else by a write that says nothing new.
@@ -182,16 +196,35 @@ impl Context {
         }
     }
 
+    /// How long until this request, or another one of the same person, falls due.
+    fn next_due(&self, request: &Request, object: &AccessRequest, siblings: &[Request], now: Timestamp) -> Duration {
+        let live = |request: &&Request| matches!(request.phase(), Some(Phase::Activating | Phase::Active));
+        let others = siblings.iter().filter(live).filter_map(Request::deadline).map(until);
+        let own = Some(request).filter(live).and_then(Request::deadline).map(|deadline| self.until(object, deadline));
+        let later = others.chain(own.filter(|_| !domain::is_ending(request, now))).filter(|due| !due.is_zero());
+        later.min().unwrap_or(Duration::MAX)
+    }
+
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows
-    /// when it can, after the removal was repeated.
+    /// when it can, after the removal was repeated. While nobody can say who leads, what is proved gone is left alone: whoever
+    /// has it then may have it from somebody else.
     async fn remove_all_the_same(&self, object: &AccessRequest, effects: &[Effect]) {
-        let removals: Vec<Effect> =
-            effects.iter().filter(|effect| matches!(effect, Effect::Unmap(_))).cloned().collect();
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let cut_off = self.leadership.may_give().is_err();
+        let gone = |target: &TargetStatus| {
+            cut_off && self.memory().get(uid).is_some_and(|memory| memory.gone.contains(&target.name))
+        };
+        let removes = |effect: &&Effect| matches!(effect, Effect::Unmap(target) if !gone(target));
+        let removals: Vec<Effect> = effects.iter().filter(removes).cloned().collect();
         if removals.is_empty() {
             return;
         }
         match self.enact(object, &removals).await {
             Ok(outcomes) => {
+                let proved =
+                    |outcome: &&Outcome| outcome.result == OutcomeResult::Removed && outcome.travelling.is_none();
+                let names = outcomes.iter().filter(proved).map(|outcome| outcome.target.clone());
+                self.memory().entry(uid.to_owned()).or_default().gone.extend(names);
                 tracing::warn!(
                     request = object.name_any(),
                     ?outcomes,
@@ -303,9 +336,23 @@ impl Context {
         self.memory().iter().filter(|(_, memory)| memory.attempts > 0).map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// Has a request looked at again, whatever was remembered of it.
+    /// Has what ends looked at again.
+    pub fn wake_what_ends(&self) {
+        let now = Timestamp::now();
+        for request in self.index.all() {
+            let over = request.phase().is_none_or(Phase::is_final);
+            if !over && domain::is_ending(&Request::parse(&request), now) {
+                let uid = request.metadata.uid.as_deref().unwrap_or_default();
+                self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
+            }
+        }
+    }
+
+    /// Has a request looked at again, whatever was settled about it.
     pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
-        self.memory().remove(uid);
+        if let Some(memory) = self.memory().get_mut(uid) {
+            (memory.attempts, memory.settled) = (0, None);
+        }
         // Nobody listens while the process stops.
         let _ = self.woken.unbounded_send(request);
     }
@@ -336,6 +383,11 @@ impl Context {
 
 fn seen(object: &AccessRequest, policy: KnownPolicy, wake: Option<Timestamp>) -> Settled {
     Settled { request: object.metadata.resource_version.clone(), policy, wake }
+}
+
+/// The deadline of what has one.
+fn deadline_or_never(request: &Request) -> Timestamp {
+    request.deadline().unwrap_or(Timestamp::MAX)
 }
 
 /// From now to a time; nothing if it has passed.

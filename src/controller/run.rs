@@ -67,8 +67,8 @@ pub struct Wiring {
 
 /// Runs both controllers until `stop` says so. To be started by whoever leads, and not before: what is listed first is then what
 /// the one before has left. `started` is given the context at once. Answers with when everything that was sent to Keycloak has
-/// surely settled, if that is not so yet.
-pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOnce(Arc<Context>)) -> Option<Timestamp> {
+/// surely settled, also what the leaders before have sent.
+pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOnce(Arc<Context>)) -> Timestamp {
     let Wiring { client, guard, keyring, realms, release, metrics, leadership, takeover } = wiring;
     let (policies, policy_writer) = reflector::store();
     let (requests, request_writer) = reflector::store();
@@ -77,7 +77,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let (gone, vanishing) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
-        index: Index::new(requests.clone(), keyring.clone(), gone.clone()),
+        index: Index::new(requests.clone(), keyring.clone(), gone.clone(), leadership.clone()),
         policies: policies.clone(),
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
@@ -166,7 +166,8 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         }
     };
     tokio::join!(policy_loop, request_loop, background);
-    context.settling.until()
+    context.tell_of_the_vanished();
+    context.unsettled_until()
 }
 
 /// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.

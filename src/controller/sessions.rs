@@ -71,7 +71,7 @@ impl Context {
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
-        if let Some(why) = realm.is_another_than(realm_id) {
+        if let Some(why) = realm.is_another_than(realm_id).await {
             return Err(why);
         }
         let which = match which {

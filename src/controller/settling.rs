@@ -55,11 +55,17 @@ impl Settling {
         of_holder.map(|((_, target), until)| (target.clone(), seconds_from(time, *until - now))).collect()
     }
 
-    /// Until when anything may be on its way, for the leader after this one.
-    pub fn until(&self) -> Option<Timestamp> {
-        let (now, time) = (Instant::now(), Timestamp::now());
-        let last = self.lock().values().copied().filter(|until| *until > now).max();
-        last.map(|until| seconds_from(time, until - now))
+    /// Until when something that was sent by the leaders before may be on its way, in a realm with this settling time.
+    fn inherited(&self, settling_time: Duration) -> Instant {
+        match self.takeover {
+            Takeover::Unclean => self.since + settling_time,
+            Takeover::Clean { unsettled_until } => Instant::now() + super::reconcile::until(unsettled_until),
+        }
+    }
+
+    /// The last of what this process knows to be on its way.
+    fn last(&self) -> Option<Instant> {
+        self.lock().values().copied().max()
     }
 
     fn travels(&self, holder: Holder, target: &str, until: Instant) {
@@ -105,15 +111,20 @@ impl Context {
     fn inherit(&self, request: &Request) {
         let Some(holder) = self.holder(request) else { return };
         let realm = request.status.subject.as_ref().map(|subject| subject.realm.as_str()).unwrap_or_default();
-        let until = match self.settling.takeover {
-            Takeover::Unclean => self.settling.since + self.settling_time(realm),
-            Takeover::Clean { unsettled_until: None } => return,
-            Takeover::Clean { unsettled_until: Some(until) } => Instant::now() + super::reconcile::until(until),
-        };
+        let until = self.settling.inherited(self.settling_time(realm));
         let targets = request.status.grant.iter().flat_map(|grant| &grant.targets);
         for target in targets.filter(|target| !target.pre_existing) {
             self.settling.travels(holder.clone(), &target.id, until);
         }
+    }
+
+    /// Until when anything may be on its way, for the leader after this one: what this one has sent, and what it may not have
+    /// come to look at of what was sent before it.
+    pub fn unsettled_until(&self) -> Timestamp {
+        let longest = self.realms.values().map(super::Realm::settling_time).max().unwrap_or_default();
+        let inherited = self.settling.inherited(longest);
+        let last = self.settling.last().map_or(inherited, |last| last.max(inherited));
+        seconds_from(Timestamp::now(), last.saturating_duration_since(Instant::now()))
     }
 
     /// How long a write to a realm can arrive after its answer was lost.

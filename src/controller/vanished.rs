@@ -56,6 +56,23 @@ impl Context {
         }
     }
 
+    /// Says what is left of them when the process ends: nobody knows of it afterwards.
+    pub fn tell_of_the_vanished(&self) {
+        for request in self.index.left_of_the_vanished() {
+            let name = format!("{}/{}", request.namespace().unwrap_or_default(), request.name_any());
+            let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
+            let subject = subject.map(|subject| subject.username.as_str()).unwrap_or_default();
+            let targets = request.grant().map(|grant| grant.targets.as_slice()).unwrap_or_default();
+            let targets: Vec<_> = targets.iter().map(|target| target.display.as_str()).collect();
+            tracing::error!(
+                request = name,
+                subject,
+                ?targets,
+                "stopping before what a vanished request gave was taken away: take it away by hand"
+            );
+        }
+    }
+
     async fn revoke_vanished(&self, request: Arc<AccessRequest>) {
         let name = format!("{}/{}", request.namespace().unwrap_or_default(), request.name_any());
         tracing::error!(

@@ -28,6 +28,9 @@ impl Reason {
     }
 }
 
+/// True while Keycloak is being written for a request.
+pub const RECONCILING: &str = "Reconciling";
+
 /// Sets the conditions of a request that is in its phase for this reason.
 pub fn set(status: &mut AccessRequestStatus, phase: Phase, reason: &Reason, generation: i64, now: Timestamp) {
     let approved = status.approved_by.is_some();
@@ -46,7 +49,7 @@ pub fn set(status: &mut AccessRequestStatus, phase: Phase, reason: &Reason, gene
         ("Approved", approved, approval),
         ("Granted", phase == Phase::Active && reason.word != TAKEN_AWAY, reason.clone()),
         ("Ready", ready, reason.clone()),
-        ("Reconciling", reconciling, working(reconciling)),
+        (RECONCILING, reconciling, working(reconciling)),
         ("Stalled", stalled, working(stalled)),
     ] {
         put(&mut status.conditions, type_, on, &reason, generation, now);

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use drift::TAKEN_AWAY;
-pub use gate::is_open;
+pub use gate::actions_are_done;
 
 use super::{
     Guard, Observed, PolicyView, Request, Sessions,
@@ -121,7 +121,7 @@ pub struct Needs {
     /// Those of them who want to end the access: they are asked about even if the policy is not ready.
     pub enders: BTreeSet<String>,
     /// The grants as they are in Keycloak, the policy as it is in the API server, not in a cache, and what the subject has
-    /// done of what the policy wants: the grants are needed only if that is everything ([`is_open`]).
+    /// done of what the policy wants: the grants are needed only if that is everything ([`actions_are_done`]).
     pub targets: bool,
     /// Whether the same has started before without a fresh vote.
     pub record: bool,
@@ -144,7 +144,7 @@ pub fn needs(request: &Request, now: Timestamp) -> Needs {
     // In whatever phase: only what was looked at in a trust epoch can tell what comes later from what was before it.
     needs.guard = true;
     let ends = ending::unrecorded(request).map(|end| end.by.clone());
-    let open = request.status.ends.iter().filter(|end| ending::is_open(end)).map(|end| end.by.clone());
+    let open = request.status.ends.iter().filter(|end| ending::is_undecided(end)).map(|end| end.by.clone());
     needs.enders = open.chain(ends).filter(|by| !by.is_empty()).collect();
     needs.people.clone_from(&needs.enders);
     let starts = request.not_before.is_none_or(|start| start <= now);
@@ -212,7 +212,7 @@ impl Draft<'_> {
     fn has_open_ends(&self, phase: Phase) -> bool {
         let unheard = || self.guard_problem().is_some() && ending::unrecorded(self.request).next().is_some();
         let over = phase.is_final() || phase == Phase::Revoking;
-        !over && (self.status.ends.iter().any(ending::is_open) || unheard())
+        !over && (self.status.ends.iter().any(ending::is_undecided) || unheard())
     }
 
     /// Goes on with what it is doing. What was said about it stands as long as there is nothing new to say.

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 
 pub use actions::{Account, Credential, RequiredAction, TERMS_ATTRIBUTE};
 pub use decide::{
-    Decision, Effect, Needs, Next, REQUIRED_ACTIONS, TAKEN_AWAY, decide, is_ending, is_open, is_over, needs,
+    Decision, Effect, Needs, Next, REQUIRED_ACTIONS, TAKEN_AWAY, actions_are_done, decide, is_ending, is_over, needs,
     sessions_at_end,
 };
 pub use policy::{Approval, Grant, GrantKind, Policy, Problem, ProblemReason, ReasonRule, Stage, Subject, Submitter};

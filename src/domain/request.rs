@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::duration;
+use super::{conditions::RECONCILING, duration};
 use crate::api::{self, AccessRequestStatus, Phase, VoteDecision};
 
 /// An `AccessRequest` that was read.
@@ -167,6 +167,14 @@ impl Request {
     /// The deadline, once there is one.
     pub fn deadline(&self) -> Option<Timestamp> {
         self.status.grant.as_ref().map(|grant| grant.deadline.0)
+    }
+
+    /// Since when what it gave should be gone, or when it should: since it is being taken away, or from its deadline on.
+    pub fn due_since(&self) -> Option<Timestamp> {
+        let revoking = self.phase() == Some(Phase::Revoking);
+        let mut working = self.status.conditions.iter().filter(|condition| revoking && condition.type_ == RECONCILING);
+        let since = working.next().map(|condition| condition.last_transition_time.0);
+        self.deadline().map(|deadline| since.map_or(deadline, |since| since.min(deadline)))
     }
 
     /// Whether its time is up, by either clock.

@@ -77,6 +77,9 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
     let mut required: Vec<usize> = stages.iter().map(|stage| stage.required).collect();
     for vote in &mut votes {
         vote.counted = false;
+        if let Some(Lookup::Person(person)) = people.get(&vote.by) {
+            vote.user_id.get_or_insert_with(|| person.id.clone());
+        }
         match judge(vote, ballot, stages, people) {
             Judgement::PreApproves { stage } => {
                 required[stage] = 0;
@@ -84,7 +87,6 @@ pub fn tally(recorded: &[Vote], ballot: Ballot<'_>, stages: &[Stage], people: &P
                 vote.why = Some("spec.preApproved: its submitter pre-approves this stage".into());
             }
             Judgement::Counts { stage, person, listed } => {
-                vote.user_id = Some(person.id.clone());
                 vote.why = None;
                 if vote.decision == VoteDecision::Deny {
                     (vote.counted, vote.why) = (true, Some(as_listed(listed)));
@@ -185,6 +187,9 @@ fn judge<'a>(vote: &Vote, ballot: Ballot<'_>, stages: &'a [Stage], people: &'a P
         Some(Lookup::Unknown(why)) => return Judgement::Unknown { why: why.clone() },
         None => return Judgement::Unknown { why: "nobody asked Keycloak about the voter".into() },
     };
+    if vote.user_id.as_ref().is_some_and(|voter| *voter != person.id) {
+        return does_not(format!("{} leads to another Keycloak user than when this was cast", vote.by));
+    }
     if person.id == ballot.subject {
         return does_not(format!("{} is the requester's own Keycloak user", vote.by));
     }

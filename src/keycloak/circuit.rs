@@ -98,8 +98,12 @@ impl Circuit {
     pub(super) fn tried<T>(&self, outcome: &Result<T, Error>) {
         let mut state = self.state();
         match outcome {
-            Err(error) if error.is_outage() => self.stays_open(&mut state, error),
-            Err(error) if error.is_local() => {}
+            Err(error) if error.is_outage() || error.kind() == Kind::Config => self.stays_open(&mut state, error),
+            // What fails before anything is sent says nothing of the server, and is not tried all the time either.
+            Err(error) if error.is_local() => {
+                let try_at = Instant::now() + state.pause;
+                state.open.iter_mut().for_each(|open| open.try_at = try_at);
+            }
             Ok(_) | Err(_) => {
                 state.failures = FAILURES - 1;
                 self.closes(&mut state);
@@ -194,6 +198,17 @@ mod tests {
         assert_eq!(pause(&circuit(&[asks_for(7)])), Some(Duration::from_secs(7)), "at once");
         assert_eq!(pause(&circuit(&[asks_for(3600)])), Some(LONGEST_WISH));
         assert_eq!(pause(&circuit(&[asks_for(0)])), Some(FIRST_PAUSE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_cannot_be_made_is_not_made_all_the_time() {
+        let circuit = circuit(&[away(), away(), away()]);
+        advance(FIRST_PAUSE).await;
+        circuit.tried(&Err::<(), _>(Error::new(Kind::NotSent, "realm", "no time left")));
+        assert_eq!(pause(&circuit), Some(FIRST_PAUSE * 2));
+        assert!(circuit.open().is_some_and(|open| open.refusal.detail().starts_with("no answer")));
+        circuit.tried(&Err::<(), _>(Error::new(Kind::Config, "token", "the secret's file is empty")));
+        assert!(circuit.open().is_some_and(|open| open.refusal.detail().starts_with("the secret's file is empty")));
     }
 
     #[tokio::test(start_paused = true)]

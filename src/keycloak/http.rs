@@ -9,7 +9,7 @@ use reqwest::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::Semaphore,
+    sync::{MutexGuard, Semaphore},
     time::{Instant, timeout_at},
 };
 
@@ -45,6 +45,8 @@ pub(super) enum Time {
     PerRead,
     /// All that a write needs, reads included, ends here: after it nothing of ours is on its way any more.
     Until(Instant),
+    /// The same for what takes something away: it has places of its own, and waits behind nothing else.
+    Removing(Instant),
     /// The same for what may take long and gives nothing: it has places of its own, so that nothing waits behind it.
     Slowly(Instant),
 }
@@ -87,6 +89,8 @@ pub(super) struct Transport {
     /// Client whose roles are the rights of the Admin API.
     pub(super) admin_client: &'static str,
     pub(super) permits: Semaphore,
+    /// For removals, and what they read.
+    pub(super) removal_permits: Semaphore,
     /// For calls that may take long.
     pub(super) slow_permits: Semaphore,
     pub(super) circuit: Circuit,
@@ -99,6 +103,11 @@ impl Transport {
     /// The present moment plus the limit of a write.
     pub(super) fn write_deadline(&self) -> Time {
         Time::Until(Instant::now() + self.limits.write)
+    }
+
+    /// The same, for a removal.
+    pub(super) fn removal_deadline(&self) -> Time {
+        Time::Removing(Instant::now() + self.limits.write)
     }
 
     /// The present moment plus the limit of a call that may take long.
@@ -175,7 +184,7 @@ impl Transport {
         let started = Instant::now();
         let deadline = match time {
             Time::PerRead => started + self.limits.read,
-            Time::Until(deadline) | Time::Slowly(deadline) => deadline,
+            Time::Until(deadline) | Time::Removing(deadline) | Time::Slowly(deadline) => deadline,
         };
         let outcome = self.answer(request, time, deadline).await;
         let result = outcome.as_ref().map_or_else(Error::category, |_| "Ok");
@@ -189,6 +198,7 @@ impl Transport {
         self.admit(deadline).await?;
         let permits = match time {
             Time::PerRead | Time::Until(_) => &self.permits,
+            Time::Removing(_) => &self.removal_permits,
             Time::Slowly(_) => &self.slow_permits,
         };
         let permit = timeout_at(deadline, permits.acquire()).await;
@@ -207,16 +217,17 @@ impl Transport {
     /// Fails at once while the server is away. Once a try is due, tries first.
     async fn admit(&self, deadline: Instant) -> Result<(), Error> {
         let Some(open) = self.circuit.open() else { return Ok(()) };
-        if open.try_at <= Instant::now() {
-            self.try_again(deadline).await;
+        if open.try_at <= Instant::now()
+            && let Ok(alone) = self.circuit.trying.try_lock()
+        {
+            self.try_again(alone, deadline).await;
         }
         self.circuit.open().map_or(Ok(()), |open| Err(open.refusal))
     }
 
-    /// Tries whether the server is back, with a small read, unless somebody does already. A write is never the one to find
-    /// out: its outcome could be unknown.
-    pub(super) async fn try_again(&self, deadline: Instant) {
-        let Ok(_alone) = self.circuit.trying.try_lock() else { return };
+    /// Tries whether the server is back, with a small read. A write is never the one to find out: its outcome could be unknown.
+    /// One at a time does.
+    pub(super) async fn try_again(&self, _alone: MutexGuard<'_, ()>, deadline: Instant) {
         let request = Request::get(REALM, Path::default());
         let deadline = deadline.min(Instant::now() + self.limits.write);
         self.circuit.tried(&self.ask(&request, deadline).await);

@@ -70,7 +70,7 @@ impl Client {
     /// error, to be tried again. `realm_id` is the id of the realm in which the mapping was made: something that is
     /// missing proves nothing unless that very realm answers.
     pub async fn unmap(&self, user: &str, target: &Target, realm_id: &str) -> Result<Removal, Error> {
-        let mapping = Mapping { client: self, user, target, time: self.0.write_deadline() };
+        let mapping = Mapping { client: self, user, target, time: self.0.removal_deadline() };
         mapping.take_away(realm_id).await.map_err(|error| error.during(|| format!("take {target} from user {user:?}")))
     }
 }

@@ -181,6 +181,7 @@ impl Client {
             base,
             admin_client,
             permits: Semaphore::new(CONCURRENCY),
+            removal_permits: Semaphore::new(CONCURRENCY),
             slow_permits: Semaphore::new(SLOW_CONCURRENCY),
             circuit: Circuit::default(),
             limits,
@@ -248,7 +249,11 @@ impl Client {
     pub async fn try_again(&self) {
         if let Some(open) = self.0.circuit.open() {
             sleep_until(open.try_at).await;
-            self.0.try_again(Instant::now() + self.0.limits.write).await;
+            let alone = self.0.circuit.trying.lock().await;
+            // Whoever was there before may have found out.
+            if self.0.circuit.open().is_some_and(|open| open.try_at <= Instant::now()) {
+                self.0.try_again(alone, Instant::now() + self.0.limits.write).await;
+            }
         }
     }
 

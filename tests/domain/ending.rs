@@ -233,6 +233,18 @@ fn what_the_configuration_gives_up_is_over_without_proof_and_says_so() {
     let states: Vec<_> = over.targets().iter().map(|target| target.state).collect();
     assert_eq!(states, [TargetState::Released, TargetState::Kept]);
     assert_eq!(over.status().grant.as_ref().and_then(|grant| grant.ended_at.clone()), None);
+    // It is tried at least once.
+    let mut untried = world.clone();
+    untried.outcomes.clear();
+    untried.decide(&request).does(&["unmap admin"]);
+    let gone = untried.clone().outcome("admin", Removed).decide(&request);
+    gone.is_for(Phase::Expired, "Expired");
+    // Nothing more is given there.
+    let asked = self::request("fix").approved_automatically(&policy().automatic()).with_finalizer();
+    let mut given_up = self::world(&policy().automatic());
+    given_up.decide(&asked).is(Phase::Activating);
+    given_up.released.clone_from(&world.released);
+    given_up.decide(&asked).is_for(Phase::Approved, "Released").says("release.realms").does(&[]);
     // Who holds it still owns it: that needs no proof.
     let heir = self::request("heir").active(&[theirs("admin")]);
     let mut heirs = world.clone().at(10).beside(&heir);

@@ -5,7 +5,7 @@ use hallpass::{
         Phase::{Active, Approved, Denied, Pending, Rejected, Revoking},
         VoteDecision::{Approve, Deny},
     },
-    domain::{Guard, Next},
+    domain::{Guard, Lookup, Next},
 };
 
 use super::world::*;
@@ -76,6 +76,22 @@ fn a_vote_that_could_not_be_counted_is_looked_at_again() {
     let waiting = world(&policy()).unknown(BOB).decide(&asked().voted(BOB, "lead"));
     waiting.is(Pending).next(Next::Retry { until: Some(at(3600)) });
     world(&policy()).decide_on(&waiting.after()).is(Approved);
+}
+
+#[test]
+fn a_vote_is_of_the_keycloak_user_who_cast_it() {
+    let counted = world(&policy()).decide(&asked().voted(BOB, "lead"));
+    let refused = world(&policy()).decide(&asked().voted(ERIN, "lead"));
+    for (voter, vote) in [(BOB, counted), (ERIN, refused)] {
+        let mut later = world(&policy());
+        let Some(Lookup::Person(person)) = later.people.get_mut(voter) else { panic!("{voter} is there") };
+        person.id = "somebody else".into();
+        person.groups.insert(LEADS.into());
+        let answer = later.decide_on(&vote.after());
+        answer.is(Pending);
+        let why = answer.status().votes[0].why.clone().unwrap_or_default();
+        assert!(why.contains("leads to another Keycloak user"), "{voter}: {why}");
+    }
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! The end of the access: why it ends, Revoking, and the proof that it is gone.
 
-use jiff::Timestamp;
-
 use super::{Decision, Draft, Effect, Next, sessions};
 use crate::{
     api::{self, End, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
@@ -24,7 +22,7 @@ const BEFORE_THE_EPOCH: &str = "the admission policies were changed, and this ma
 pub(super) const OVERDUE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Whether it is not known yet if an end counts.
-pub(super) fn is_open(end: &End) -> bool {
+pub(super) fn is_undecided(end: &End) -> bool {
     !end.counted && end.why.as_ref().is_some_and(|why| why.starts_with(NOT_YET))
 }
 
@@ -65,7 +63,7 @@ pub(super) fn record_ends(draft: &mut Draft<'_>) {
         }
     }
     let mut ends = std::mem::take(&mut draft.status.ends);
-    for end in ends.iter_mut().filter(|end| is_open(end)) {
+    for end in ends.iter_mut().filter(|end| is_undecided(end)) {
         judge(draft, end);
         end.why = end.why.take().map(|why| shortened(&why, api::MAX_WHY));
     }
@@ -146,7 +144,7 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     let mut effects = Vec::new();
     // Gone or left, but perhaps not for good: something that was sent before may still arrive.
     let mut settling = Vec::new();
-    // Given up without proof: nothing is waited for but who else holds it.
+    // To be given up without proof, once it was tried in vain: nothing is waited for but who else holds it.
     let released = draft.observed.released.is_some();
     for target in &mut grant.targets {
         let outcomes = draft.observed.outcomes.iter().filter(|outcome| outcome.target == target.name);
@@ -179,7 +177,8 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
             (None, None) => target.state = TargetState::Removed,
             (Some(Fate::Keep), _) if target.pre_existing || released => target.state = TargetState::Kept,
             (Some(Fate::Keep), None) => target.state = TargetState::Kept,
-            (None, Some(_)) | (Some(Fate::Remove), _) if released => target.state = TargetState::Released,
+            (None, Some(_)) if released => target.state = TargetState::Released,
+            (Some(Fate::Remove), _) if released && failed => target.state = TargetState::Released,
             // Whoever holds it now could be over before that arrives, and then nobody would know of it.
             (None | Some(Fate::Keep), Some(until)) => settling.push(until),
             (Some(Fate::HandOver { to }), _) if !failed => {
@@ -190,7 +189,6 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
         }
     }
     let cause = grant.end_reason.unwrap_or(EndReason::Expired);
-    let deadline = grant.deadline.0;
     let done = grant.targets.iter().all(|target| target.state.is_over());
     // Whoever watches sees Revoking first, also if nothing has to be removed.
     if done && draft.request.phase() == Some(Phase::Revoking) {
@@ -199,7 +197,7 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     draft.status.grant = Some(grant);
     let sentence = sentence(&draft, cause);
     if !failures.is_empty() {
-        return failed(draft, deadline, &failures, effects);
+        return failed(draft, &failures, effects);
     }
     if let (true, Some(until)) = (effects.is_empty(), settling.into_iter().max()) {
         let message = format!("{sentence}; an answer of Keycloak was lost, so it is looked at once more at {until}");
@@ -234,11 +232,12 @@ fn over(mut draft: Draft<'_>, mut grant: GrantStatus, cause: EndReason) -> Decis
 }
 
 /// Not all of it could be taken away: again, without end.
-fn failed(draft: Draft<'_>, deadline: Timestamp, failures: &[String], effects: Vec<Effect>) -> Decision {
-    let overdue = later(deadline, OVERDUE_AFTER) <= draft.now;
+fn failed(draft: Draft<'_>, failures: &[String], effects: Vec<Effect>) -> Decision {
+    let limit = later(draft.request.due_since().unwrap_or(draft.now), OVERDUE_AFTER);
+    let overdue = limit <= draft.now;
     let word = if overdue { "Overdue" } else { "RevocationFailed" };
     let message = format!("the access cannot be taken away yet; trying again without end: {}", failures.join("; "));
-    let until = (!overdue).then(|| later(deadline, OVERDUE_AFTER)).filter(|until| *until > draft.now);
+    let until = (!overdue).then_some(limit);
     draft.goes(Phase::Revoking, &Reason::new(word, message), effects, Next::Retry { until })
 }
 

@@ -20,30 +20,10 @@ impl Forged {
     /// Whether the request goes on with this status, which the operator remembers.
     pub(super) fn is_put_right_by(&self, status: &AccessRequestStatus) -> bool {
         match self.instead {
-            Instead::Remembered => may_follow(&self.found, status),
+            Instead::Remembered => status.may_follow(&self.found),
             Instead::Named | Instead::Nothing(_) => false,
         }
     }
-}
-
-/// Whether the API server takes a status after another: what the CRD's rules say about the two.
-fn may_follow(found: &AccessRequestStatus, status: &AccessRequestStatus) -> bool {
-    let over = found.phase.is_some_and(Phase::is_final);
-    let grant = match (&found.grant, &status.grant) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(found), Some(grant)) => {
-            let stays = |old: &TargetStatus| {
-                grant.targets.iter().any(|new| is_same(old, new) && (old.pre_existing || !new.pre_existing))
-            };
-            grant.deadline <= found.deadline && found.targets.iter().all(stays)
-        }
-    };
-    grant && (!over || status.phase == found.phase)
-}
-
-fn is_same(one: &TargetStatus, other: &TargetStatus) -> bool {
-    (&one.name, &one.id, one.type_) == (&other.name, &other.id, other.type_)
 }
 
 /// What becomes of a request whose status in the API server is not ours.
@@ -98,7 +78,7 @@ fn fitting(mut grant: GrantStatus, found: &GrantStatus) -> GrantStatus {
     }
     let mut targets = Vec::new();
     for old in &found.targets {
-        let ours = grant.targets.iter().find(|target| is_same(old, target));
+        let ours = grant.targets.iter().find(|target| old.is_same_as(target));
         targets.push(match ours {
             Some(ours) => TargetStatus { pre_existing: ours.pre_existing && old.pre_existing, ..ours.clone() },
             // It was never ours, and nothing was done about it.

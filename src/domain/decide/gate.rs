@@ -27,7 +27,7 @@ fn evidence(request: &Request, account: &Account, action: RequiredAction) -> Opt
 }
 
 /// Whether the subject has done all that the policy wants.
-pub fn is_open(request: &Request, policy: &Policy, account: &Account) -> bool {
+pub fn actions_are_done(request: &Request, policy: &Policy, account: &Account) -> bool {
     policy.required_actions.iter().all(|action| evidence(request, account, *action).is_some())
 }
 

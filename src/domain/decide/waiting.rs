@@ -94,6 +94,10 @@ pub(super) fn approved(mut draft: Draft<'_>) -> Decision {
     if let Some(reason) = draft.obstacle("nothing is granted") {
         return draft.waits(Phase::Approved, &reason);
     }
+    if let Some(why) = &draft.observed.released {
+        let why = format!("nothing is granted where access is given up, {why}: take the entry out first");
+        return draft.waits(Phase::Approved, &Reason::new("Released", why));
+    }
     let subject = match draft.judged(policy) {
         Ok(subject) => subject,
         Err(answer) => return draft.answered(answer),
