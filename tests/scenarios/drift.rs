@@ -8,13 +8,6 @@ use tokio::process::Command;
 
 use crate::{keycloak_admin::unique, people::Person, request::condition, world::World};
 
-/// The words of the Events about this request.
-async fn events(w: &World, request: &str, reason: &str) -> Vec<String> {
-    let list: Value = serde_json::from_str(&w.does(&["get", "events", "-o", "json"]).await).expect("JSON");
-    let about = |event: &&Value| event["involvedObject"]["name"] == request && event["reason"] == reason;
-    list["items"].as_array().expect("a list").iter().filter(about).map(|event| event["message"].to_string()).collect()
-}
-
 #[tokio::test]
 async fn what_somebody_takes_away_or_gives_again_is_said() {
     // given
@@ -45,9 +38,9 @@ async fn what_somebody_takes_away_or_gives_again_is_said() {
     alice.ends(&request).await.unwrap();
     let over = request.reaches(Phase::Revoked).await;
     w.keycloak.map(&alice.user, &role).await;
-    w.until("an Event", async || !events(&w, &request.name, "GivenAgain").await.is_empty()).await;
+    w.until("an Event", async || !w.events(&request.name, "GivenAgain").await.is_empty()).await;
     // then
-    let said = events(&w, &request.name, "GivenAgain").await;
+    let said = w.events(&request.name, "GivenAgain").await;
     assert!(said.len() == 1 && said[0].contains("again since this ended, given by"), "{said:?}");
     assert!(w.keycloak.has(&alice.user, &role).await, "not taken away");
     assert_eq!(request.status().await, over, "what is final stays");

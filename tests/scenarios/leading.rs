@@ -90,6 +90,7 @@ async fn a_leader_that_was_paused_for_longer_than_the_lease_writes_nothing_and_e
     let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
     let request = alice.asks(&policy).lasting("5s").create().await.unwrap();
     let due = deadline(&request.reaches(Phase::Active).await);
+    w.until("its Event is there", async || !w.events(&request.name, "Active").await.is_empty()).await;
     // when
     paused.signal("-STOP");
     let (before, began) = (w.sent_by(&paused).len(), Instant::now());

@@ -134,8 +134,8 @@ async fn while_the_api_server_hangs_the_role_goes_and_the_status_follows() {
     // then
     w.until("the role is gone", async || !w.keycloak.has(&alice.user, &role).await).await;
     let late = Timestamp::now().duration_since(due);
-    // If the lease runs out meanwhile, a renewal must have failed first: two seconds, and a pause between two attempts.
-    assert!(late.as_secs() < 14, "{late}");
+    // The lease is stale at most five seconds after it is due. Then a renewal must fail, which takes two, and that is noticed.
+    assert!(late.as_secs() < 11, "{late}");
     drop(hanging);
     let status = request.reaches_within(Phase::Expired, PATIENCE * 2).await;
     assert_eq!(deadline(&status), due);

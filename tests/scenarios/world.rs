@@ -34,6 +34,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace},
+    events::v1::Event,
 };
 use kube::{
     Api, Client,
@@ -286,6 +287,17 @@ impl World {
                 && self.stack.ask_operator("/readyz").await.unwrap().0 == 200
         })
         .await;
+    }
+
+    /// The words of the Events about this request, for this reason.
+    pub async fn events(&self, request: &str, reason: &str) -> Vec<String> {
+        let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let about = |event: &Event| {
+            event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(request))
+                && event.reason.as_deref() == Some(reason)
+        };
+        let all = api.list(&ListParams::default()).await.expect("the API server answers");
+        all.into_iter().filter(about).filter_map(|event| event.note).collect()
     }
 
     /// Waits until something is so.
