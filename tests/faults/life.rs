@@ -15,6 +15,7 @@ use crate::{
     keycloak_admin::{self, unique},
     operator::Operator,
     people::Person,
+    policy::Policy,
     request::{Ask, Request},
     script::{Fault, Place, Script},
     stage::{Slot, Stage},
@@ -38,6 +39,8 @@ pub enum Story {
     /// Two requests with a client role in common: one is ended by its requester while the other lives, which ends at its
     /// deadline.
     Overlap,
+    /// One request whose end ends the sessions of the person, who has one. What counts is what follows on the removal.
+    Sessions,
     /// As [`Story::Three`], and the operator is killed when all is given: what counts are the calls of its next start.
     Start,
 }
@@ -110,6 +113,7 @@ struct Life<'a> {
     slot: &'a Slot,
     number: usize,
     point: Option<&'a Point>,
+    policy: &'a Policy,
     person: Person,
     client: Client,
     requests: Vec<(Request, Phase)>,
@@ -122,11 +126,15 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     if story != Story::Overlap {
         stage.w.keycloak.map(&user, &slot.client_role).await;
     }
+    if story == Story::Sessions {
+        stage.signs_in(&user).await;
+    }
     let before = stage.holdings(&user).await;
     let person = Person::new(stage.w.clone(), user.clone());
     let client = stage.w.somebody_called(&person.username).await;
     let number = stage.script.enlist([slot.keys(), vec![user.id.clone(), user.username.clone()]].concat());
-    let mut life = Life { stage, slot, number, point, person, client, requests: Vec::new() };
+    let policy = if story == Story::Sessions { &slot.ending_sessions } else { &slot.policy };
+    let mut life = Life { stage, slot, number, point, policy, person, client, requests: Vec::new() };
     let undertaker = point
         .filter(|point| point.then != Then::Nothing)
         .map(|point| tokio::spawn(bury(stage.script.clone(), stage.operator.clone(), number, point.clone())));
@@ -134,6 +142,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     let lived = match story {
         Story::Three => life.three().await,
         Story::Overlap => life.overlap().await,
+        Story::Sessions => life.sessions().await,
         Story::Start => life.start(&company).await,
     };
     problems.extend(lived.err());
@@ -183,7 +192,7 @@ impl Life<'_> {
     async fn asks(&mut self, grants: &[&str], duration: &str, ends_as: Phase) -> Result<Request, String> {
         let name = unique("fix");
         self.stage.script.add_key(self.number, &name);
-        let ask = Ask::new(self.stage.w.clone(), self.person.clone(), name, &self.slot.policy.name);
+        let ask = Ask::new(self.stage.w.clone(), self.person.clone(), name, &self.policy.name);
         let request = ask.grants(grants.iter().copied()).lasting(duration).create_with(&self.client).await?;
         self.requests.push((request.clone(), ends_as));
         Ok(request)
@@ -203,6 +212,11 @@ impl Life<'_> {
     async fn three(&mut self) -> Result<(), String> {
         self.begins(false);
         self.asks(&["realm", "client", "group"], &format!("{}s", SHORT.as_secs()), Phase::Expired).await.map(drop)
+    }
+
+    async fn sessions(&mut self) -> Result<(), String> {
+        self.begins(false);
+        self.asks(&["realm"], &format!("{}s", SHORT.as_secs()), Phase::Expired).await.map(drop)
     }
 
     async fn start(&mut self, company: &Company) -> Result<(), String> {
@@ -313,6 +327,9 @@ impl Told {
         let lost: Vec<_> = self.before.difference(&after).collect();
         if !left.is_empty() {
             self.problems.push(format!("left in Keycloak: {left:?}"));
+        }
+        if !stage.sessions(&self.user).await.is_empty() {
+            self.problems.push("sessions are left".into());
         }
         if !lost.is_empty() {
             self.problems.push(format!("taken although it was there before: {lost:?}"));

@@ -31,6 +31,8 @@ pub struct Slot {
     /// An administrator maps it by hand; no policy knows it.
     pub bystander: Role,
     pub policy: Policy,
+    /// The same for the realm role alone, and sessions end with it.
+    pub ending_sessions: Policy,
 }
 
 impl Slot {
@@ -43,7 +45,10 @@ impl Slot {
         let policy = w.policy("faults").everybody().automatic().realm_role("realm", &realm_role.name);
         let policy = policy.client_role("client", &client_id, &client_role.name).group("group", &group.path);
         let policy = policy.create().await.expect("a good policy");
-        Self { client_id, realm_role, client_role, group, bystander, policy }
+        let ending_sessions = w.policy("sessions").everybody().automatic().realm_role("realm", &realm_role.name);
+        let ending_sessions = ending_sessions.with("sessions", json!({"atEnd": "EndAll"}));
+        let ending_sessions = ending_sessions.create().await.expect("a good policy");
+        Self { client_id, realm_role, client_role, group, bystander, policy, ending_sessions }
     }
 
     /// What is in the calls that are about this slot.
@@ -57,6 +62,7 @@ impl Slot {
             self.group.path.trim_start_matches('/').to_owned(),
             self.client_id.clone(),
             self.policy.name.clone(),
+            self.ending_sessions.name.clone(),
         ]
     }
 }
@@ -87,6 +93,7 @@ impl Stage {
         }
         for slot in &ready {
             slot.policy.is_ready().await;
+            slot.ending_sessions.is_ready().await;
         }
         Self { w, script, operator, ledger, slots: ready, tasks }
     }
@@ -97,6 +104,18 @@ impl Stage {
         let body = json!({"username": username, "enabled": true});
         let id = self.w.keycloak.call(Method::POST, "users", Some(&body)).await.0.expect("an id");
         Person { id, username, password: String::new() }
+    }
+
+    /// A session of somebody without a password: an administrator signs in as that person.
+    pub async fn signs_in(&self, user: &Person) {
+        self.w.keycloak.call(Method::POST, &format!("users/{}/impersonation", user.id), Some(&json!({}))).await;
+        assert!(!self.sessions(user).await.is_empty(), "there is a session");
+    }
+
+    /// The sessions of a person.
+    pub async fn sessions(&self, user: &Person) -> Vec<Value> {
+        let sessions = self.w.keycloak.call(Method::GET, &format!("users/{}/sessions", user.id), None).await.1;
+        sessions.as_array().expect("a list").clone()
     }
 
     /// What a person has in Keycloak directly: all roles and groups, each as one word.
