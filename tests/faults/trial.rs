@@ -20,7 +20,8 @@ use crate::{
 /// How many lives at a time.
 const SLOTS: usize = 12;
 /// Points that found a defect once. A part always begins with them.
-const FOUND: [&str; 2] = [
+const FOUND: [&str; 3] = [
+    "Three/api PUT accessrequests/*/status#2/kill-late/Restart",
     "Start/api GET accessrequests#1/hang-before/Nothing",
     "Overlap/api PUT accessrequests/*/status#6/kill-after/Restart",
 ];
