@@ -67,6 +67,15 @@ async fn nothing_is_left_whatever_fails_at_any_point_of_a_life() {
     trial::try_points(points, Duration::from_mins(minutes)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_does_not_wait_for_a_look_at_another_request_of_the_same_person() {
+    let stage = Stage::prepare(1).await;
+    let late = life::due_beside_a_look(&stage).await.unwrap();
+    println!("gone {late:#} after the deadline");
+    assert!(late.as_secs() < 4, "{late:#}");
+    stage.clear().await;
+}
+
 /// A random history, as `make test` plays it; `HALLPASS_HISTORY_SECONDS` makes it longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_there_before_stays_and_nothing_else_in_a_random_history() {

@@ -17,7 +17,7 @@ use crate::{
     people::Person,
     policy::Policy,
     request::{Ask, Request},
-    script::{Fault, Place, Script},
+    script::{Fault, Place, Script, When},
     stage::{Slot, Stage},
 };
 
@@ -162,6 +162,32 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     let mut told = Told { life: number, hit, problems, requests, user, before, late };
     told.look_at_keycloak(stage).await;
     told
+}
+
+/// How late the access of a request is gone while the operator looks at another one of the same person, and Keycloak leaves
+/// that without an answer.
+pub async fn due_beside_a_look(stage: &Stage) -> Result<SignedDuration, String> {
+    let (slot, user) = (&stage.slots[0], stage.newcomer().await);
+    let person = Person::new(stage.w.clone(), user.clone());
+    let client = stage.w.somebody_called(&person.username).await;
+    let number = stage.script.enlist([slot.keys(), vec![user.id.clone(), user.username.clone()]].concat());
+    let mut life =
+        Life { stage, slot, number, point: None, policy: &slot.policy, person, client, requests: Vec::new() };
+    let first = life.asks(&["realm"], "8s", Phase::Expired).await?;
+    let deadline = |now: &AccessRequest| now.grant().map(|grant| grant.deadline.0);
+    let due = deadline(&life.has_it(&first).await?).ok_or("nothing was given")?;
+    // A read has ten seconds: this one lasts until long after the deadline.
+    let place = Place { kind: "keycloak GET groups/*/role-mappings".into(), nth: 1 };
+    stage.script.arm(number, Some((place, Fault::Hang(When::Before))), false);
+    while Timestamp::now().duration_since(due) < SignedDuration::from_secs(-3) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let second = life.asks(&["group"], "10m", Phase::Revoked).await?;
+    let over = stage.until(&first, "over", PATIENCE, is_final).await?;
+    let hit = stage.script.dismiss(number);
+    let ended = over.grant().and_then(|grant| grant.ended_at.clone()).ok_or("it does not say when it ended")?;
+    stage.until(&second, "Active", PATIENCE, |now| phase(now) == Some(Phase::Active)).await?;
+    if hit { Ok(ended.0.duration_since(due)) } else { Err("the look did not hang".into()) }
 }
 
 /// Kills the operator after the fault, if the point says so.
