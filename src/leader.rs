@@ -372,3 +372,22 @@ fn host() -> String {
     let named = env::var("HOSTNAME").ok().or_else(|| fs::read_to_string("/proc/sys/kernel/hostname").ok());
     named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "hallpass".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_handed_it_back_says_what_is_on_its_way() {
+        let left = |until: Option<&str>| {
+            let mut record = Record::default();
+            let until = until.map(|until| (UNSETTLED_UNTIL.to_owned(), until.to_owned()));
+            record.metadata.annotations = Some(until.into_iter().collect());
+            handed_back(&record)
+        };
+        let until = "2026-11-24T12:00:00Z";
+        assert_eq!(left(Some(until)), Takeover::Clean { unsettled_until: until.parse().expect("a time") });
+        assert_eq!(left(Some("soon")), Takeover::Unclean);
+        assert_eq!(left(None), Takeover::Unclean, "somebody has emptied it");
+    }
+}

@@ -132,3 +132,23 @@ impl Context {
         self.realms.get(realm).map_or(UNKNOWN_REALM, super::Realm::settling_time)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_leaders_before_have_sent_is_waited_for() {
+        let settling_time = Duration::from_secs(100);
+        let unclean = Settling::new(Takeover::Unclean);
+        let clean = |seconds| {
+            Settling::new(Takeover::Clean { unsettled_until: later(Timestamp::now(), Duration::from_secs(seconds)) })
+        };
+        assert_eq!(unclean.inherited(settling_time) - Instant::now(), settling_time);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(unclean.inherited(settling_time) - Instant::now(), Duration::from_secs(40));
+        let left = clean(30).inherited(settling_time) - Instant::now();
+        assert!(left > Duration::from_secs(29) && left <= Duration::from_secs(30), "{left:?}");
+        assert_eq!(clean(0).inherited(settling_time), Instant::now(), "nothing is on its way any more");
+    }
+}
