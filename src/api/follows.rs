@@ -1,6 +1,6 @@
 //! What may follow on a status.
 
-use super::request::{AccessRequestStatus, GrantStatus, Phase, TargetStatus};
+use super::{AccessRequestStatus, GrantStatus, Phase, TargetStatus};
 
 impl AccessRequestStatus {
     /// Whether the API server takes this status after another: what the CRD's rules say about the two, at the head of

@@ -5,10 +5,12 @@ mod crd;
 mod follows;
 mod policy;
 mod request;
+mod status;
 
 pub use crd::crds;
 pub use policy::*;
 pub use request::*;
+pub use status::*;
 
 /// API group of both kinds.
 pub const GROUP: &str = "hallpass.dev";

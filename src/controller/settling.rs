@@ -145,7 +145,7 @@ mod tests {
             Settling::new(Takeover::Clean { unsettled_until: later(Timestamp::now(), Duration::from_secs(seconds)) })
         };
         assert_eq!(unclean.inherited(settling_time) - Instant::now(), settling_time);
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(unclean.inherited(settling_time) - Instant::now(), Duration::from_secs(40));
         let left = clean(30).inherited(settling_time) - Instant::now();
         assert!(left > Duration::from_secs(29) && left <= Duration::from_secs(30), "{left:?}");
