@@ -11,8 +11,8 @@ use std::{
 use hallpass::{
     api::{AccessRequestStatus, Phase, TargetStatus},
     domain::{
-        Decision, Effect, Forged, Instead, Observed, Outcome, OutcomeResult, PolicyView, Request, Signal, SignalKind,
-        TargetsError, decide,
+        Decision, Effect, Forged, Instead, Next, Observed, Outcome, OutcomeResult, PolicyView, Request, Signal,
+        SignalKind, TargetsError, decide,
     },
 };
 use jiff::Timestamp;
@@ -169,6 +169,8 @@ impl Real {
         if let Some(status) = &mut decision.status {
             forget_the_past(status, 0);
         }
+        // When it is looked at again may depend on the past: here it may be looked at at any time.
+        decision.next = Next::OnChange;
         decision
     }
 
