@@ -216,7 +216,7 @@ func (d *demo) goodbye() error {
 	}
 	tell(`Now you. Everybody is here: alice, bob, carol, dave, erin and mallory (their passwords are their names).
     . %s
-    kubectl --context alice create -f examples/request.yaml
+    kubectl --context alice apply -f examples/request.yaml
     kubectl --context bob get areq -o wide
     kubectl --context alice describe areq
     dev token alice

@@ -1,6 +1,7 @@
 //! Probes and metrics: what a person or a machine can look at over HTTP.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Arc, OnceLock},
 };
@@ -15,7 +16,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use crate::{
-    controller::{Context, line},
+    controller::{Context, Realm, line},
     leader::Leadership,
     metrics::{Metrics, Snapshot},
 };
@@ -29,6 +30,8 @@ pub struct Shown {
     pub metrics: Arc<Metrics>,
     /// Who leads.
     pub leadership: Leadership,
+    /// The realms of the configuration.
+    pub realms: Arc<BTreeMap<String, Realm>>,
     /// Once this process leads.
     pub context: OnceLock<Arc<Context>>,
 }
@@ -50,16 +53,19 @@ pub async fn serve(
 async fn ready(State(shown): State<Arc<Shown>>) -> Response {
     let lead = shown.leadership.describe();
     let (ready, mut text) = (lead.is_ok(), line("lease", &lead));
-    let ready = match shown.context.get() {
-        Some(context) => {
-            let health = context.health();
-            text.push_str(&health.to_string());
-            ready && health.is_ready()
+    let able = if let Some(context) = shown.context.get() {
+        let health = context.health();
+        text.push_str(&health.to_string());
+        health.is_ready()
+    } else {
+        // Whoever waits must be able to take over; whoever leads is starting.
+        let states: Vec<_> = shown.realms.iter().map(|(name, realm)| (name, realm.state())).collect();
+        for (name, state) in &states {
+            text.push_str(&line(&format!("realm {name}"), &state.clone().map(|()| "ok".into())));
         }
-        // Whoever waits is as ready as can be; whoever leads is starting.
-        None => ready && shown.leadership.may_give().is_err(),
+        states.iter().any(|(_, state)| state.is_ok()) && shown.leadership.may_give().is_err()
     };
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready && able { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, text).into_response()
 }
 

@@ -40,6 +40,11 @@ pub struct Release {
 }
 
 impl Release {
+    /// Whether nothing is given up.
+    pub fn is_empty(&self) -> bool {
+        self.realms.is_empty() && self.requests.is_empty()
+    }
+
     /// Why a request's access is given up, if it is.
     pub fn reason(&self, request: &Request) -> Option<String> {
         let realm = request.status.subject.as_ref().map(|subject| subject.realm_id.as_str()).unwrap_or_default();
@@ -230,7 +235,12 @@ impl Realm {
         let plain = |url: &reqwest::Url| {
             url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none()
         };
-        let server = |url: reqwest::Url| matches!(url.scheme(), "https" | "http") && url.has_host() && plain(&url);
+        let server = |url: reqwest::Url| {
+            matches!(url.scheme(), "https" | "http")
+                && url.has_host()
+                && plain(&url)
+                && !url.path().contains("/realms/")
+        };
         if !url.is_ok_and(server) || self.url.ends_with('/') {
             let shown = if self.url.contains('@') { "a URL with a user" } else { &self.url };
             let problem =
@@ -299,6 +309,7 @@ mod tests {
             ),
             (&REALM.replace("//", "//me:secret@"), vec!["realms[0].url", "a URL with a user"]),
             (&REALM.replace(".com", ".com?x=1"), vec!["realms[0].url", "nothing more"]),
+            (&REALM.replace(".com", ".com/realms/acme"), vec!["realms[0].url", "nothing more"]),
             (&REALM.replace("acme", "''"), vec!["realms[0].realm", "must not be empty"]),
             (&REALM.replace("clientId", "clientID"), vec!["clientID"]),
             (

@@ -93,12 +93,20 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     let guard = Guard::new(client.clone(), api_server, &me)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let stopping = stopping()?;
-    let shown = Arc::new(Shown { metrics: metrics.clone(), leadership: leadership.clone(), context: OnceLock::new() });
+    let realms = Arc::new(realms);
+    let shown = Arc::new(Shown {
+        metrics: metrics.clone(),
+        leadership: leadership.clone(),
+        realms: realms.clone(),
+        context: OnceLock::new(),
+    });
     tokio::spawn(serve(listener, shown.clone(), stopping.clone()));
 
     let lease = Arc::new(Lease::new(client.clone(), namespace_of(&me), leadership.clone())?);
     let takeover = tokio::select! {
         takeover = lease.acquire() => takeover,
+        // Who could not take over is not ready: a rollout waits for it, and leaves the one before at work.
+        () = controller::test_realms(&realms) => return Ok(()),
         () = stopped(stopping.clone()) => return Ok(()),
     };
     tracing::info!(identity = lease.identity(), ?takeover, "this process leads");

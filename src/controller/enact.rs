@@ -61,7 +61,7 @@ impl Context {
         effect: &Effect,
         target: &TargetStatus,
     ) -> Result<OutcomeResult, String> {
-        let PinnedSubject { realm, realm_id, user_id, username: _ } = subject;
+        let PinnedSubject { realm, realm_id, user_id, username } = subject;
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
@@ -73,7 +73,8 @@ impl Context {
             if error.outcome_unknown() {
                 self.settling.sent(holder.clone(), &target.id, realm.settling_time());
             }
-            error.to_string()
+            // For people: Keycloak is asked by the id.
+            error.to_string().replace(&format!("{user_id:?}"), &format!("{username:?}"))
         };
         let target = unpinned(target);
         match effect {

@@ -54,6 +54,7 @@ use crate::{
 };
 
 pub use error::{Error, chain};
+pub use reach::test_realms;
 pub use realm::Realm;
 pub use run::{SILENCE, Wiring, run, stopped};
 
@@ -71,7 +72,7 @@ const OVERDUE: Duration = Duration::from_secs(10);
 /// What every reconcile needs.
 pub struct Context {
     client: Client,
-    realms: BTreeMap<String, Realm>,
+    realms: Arc<BTreeMap<String, Realm>>,
     guard: Guard,
     keyring: Arc<Keyring>,
     /// Whether this process may write: to be asked immediately before each write.

@@ -1,7 +1,7 @@
 //! Keeps what is known of a realm up to date: whether its server answers, whether the operator's rights suffice, whether
 //! it is still the same realm. When it can be worked in again, those are looked at at once who wait for that.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
@@ -21,6 +21,26 @@ const LOOK_CLOSER: Duration = Duration::from_millis(500);
 const TRY: Duration = Duration::from_secs(5);
 /// How often a realm is tested in which it can.
 const TEST: Duration = Duration::from_mins(5);
+
+/// Tests realms without end, for a process that does not lead.
+pub async fn test_realms(realms: &BTreeMap<String, Realm>) {
+    futures::future::join_all(realms.iter().map(|(name, realm)| async move {
+        loop {
+            test(name, realm).await;
+            tokio::time::sleep(if realm.state().is_ok() { TEST } else { TRY }).await;
+        }
+    }))
+    .await;
+}
+
+/// Tests a realm, and says what has changed.
+async fn test(name: &str, realm: &Realm) {
+    match realm.test().await {
+        Some(Ok(())) => tracing::info!(realm = name, "the operator can work in this realm"),
+        Some(Err(why)) => tracing::error!(realm = name, why, "the operator cannot work in this realm"),
+        None => {}
+    }
+}
 
 /// Looks after one realm, without end.
 pub async fn look_after(context: &Context, name: &str, realm: &Realm) {
@@ -47,11 +67,7 @@ pub async fn look_after(context: &Context, name: &str, realm: &Realm) {
         if due || (changed.is_err() && !realm.keycloak.is_in_doubt()) {
             tested = Some(Instant::now());
             doubted = false;
-            match realm.test().await {
-                Some(Ok(())) => tracing::info!(realm = name, "the operator can work in this realm"),
-                Some(Err(why)) => tracing::error!(realm = name, why, "the operator cannot work in this realm"),
-                None => {}
-            }
+            test(name, realm).await;
         }
         works = realm.state().is_ok();
         if works && (!worked || flipped || changed.is_ok_and(|changed| changed)) {

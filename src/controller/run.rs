@@ -54,7 +54,7 @@ pub struct Wiring {
     /// The keys of the seals.
     pub keyring: Arc<Keyring>,
     /// The realms of the configuration.
-    pub realms: BTreeMap<String, Realm>,
+    pub realms: Arc<BTreeMap<String, Realm>>,
     /// Access that is given up without proof.
     pub release: Release,
     /// What is counted.
@@ -97,6 +97,10 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         leadership,
     });
     started(context.clone());
+    if !context.release.is_empty() {
+        let Release { realms, requests } = &context.release;
+        tracing::warn!(?realms, ?requests, "access is given up without proof, as the configuration says");
+    }
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
     let (news, _) = broadcast::channel(1024);
     let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));

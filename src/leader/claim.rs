@@ -179,7 +179,11 @@ impl Leadership {
 
     /// Somebody else holds the lease.
     pub(super) fn waits_for(&self, leader: &str) {
-        *self.claim() = Claim::Waiting(Some(leader.to_owned()));
+        let mut claim = self.claim();
+        if !matches!(&*claim, Claim::Waiting(Some(known)) if known == leader) {
+            tracing::info!(leader, "another operator leads, this process waits");
+        }
+        *claim = Claim::Waiting(Some(leader.to_owned()));
     }
 
     /// The lease was taken or renewed; the write was sent then.

@@ -36,6 +36,14 @@ async fn the_next_one_leads_at_once_after_a_stop_and_after_the_lease_when_the_le
     w.leads(&first).await;
     let second = w.start("second", Start::default()).await;
     w.waits_for(&second, &first).await;
+    // One that could not take over is not ready, and says why: a rollout does not go on.
+    let useless = w.start("useless", Start { realms: Some("nowhere"), ..Start::default() }).await;
+    w.until("it says why it could not take over", async || {
+        let answer = useless.ask("/readyz").await;
+        answer.is_ok_and(|(status, text)| status == 503 && text.contains(" leads") && text.contains("[-] realm prod: "))
+    })
+    .await;
+    drop(useless);
     assert_eq!(metric(&first).await, "hallpass_leader 1");
     assert_eq!(metric(&second).await, "hallpass_leader 0");
     assert!(!w.sent_by(&second).iter().any(|(verb, resource)| verb == "list" && resource == "accessrequests"));

@@ -38,6 +38,8 @@ pub struct Start<'a> {
     pub api_server: Option<&'a str>,
     /// More variables.
     pub env: Vec<(&'static str, String)>,
+    /// The realms are called so in Keycloak, which has none of this name.
+    pub realms: Option<&'a str>,
 }
 
 impl World {
@@ -67,9 +69,17 @@ impl World {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).expect("a log");
+        let mut config = self.stack.operator.config.clone();
+        if let Some(realms) = how.realms {
+            let text = fs::read_to_string(&config)
+                .expect("the configuration")
+                .replace("realm: acme", &format!("realm: {realms}"));
+            config = config.with_file_name(format!("{name}.yaml"));
+            fs::write(&config, text).expect("a configuration");
+        }
         let child = Command::new(&self.stack.operator.binary)
             .args(["run", "--config"])
-            .arg(&self.stack.operator.config)
+            .arg(config)
             .args(["--listen", &address.to_string(), "--lease-duration", &format!("{}s", LEASE.as_secs())])
             .env("KUBECONFIG", kubeconfig)
             .env("HOSTNAME", &name)

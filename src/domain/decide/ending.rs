@@ -197,7 +197,7 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     draft.status.grant = Some(grant);
     let sentence = sentence(&draft, cause);
     if !failures.is_empty() {
-        return failed(draft, &failures, effects);
+        return failed(draft, &sentence, &failures, effects);
     }
     if let (true, Some(until)) = (effects.is_empty(), settling.into_iter().max()) {
         let message = format!("{sentence}; an answer of Keycloak was lost, so it is looked at once more at {until}");
@@ -223,7 +223,8 @@ fn over(mut draft: Draft<'_>, mut grant: GrantStatus, cause: EndReason) -> Decis
         );
         return draft.ends(phase, "Released", message);
     }
-    grant.ended_at.get_or_insert(draft.time());
+    let ended = grant.ended_at.get_or_insert(draft.time()).0;
+    draft.status.ends_at = Some(ended.min(grant.deadline.0).to_string());
     draft.status.grant = Some(grant);
     match sessions::end(draft, sentence) {
         Ok((draft, sentence)) => draft.ends(phase, cause.as_str(), sentence),
@@ -232,11 +233,12 @@ fn over(mut draft: Draft<'_>, mut grant: GrantStatus, cause: EndReason) -> Decis
 }
 
 /// Not all of it could be taken away: again, without end.
-fn failed(draft: Draft<'_>, failures: &[String], effects: Vec<Effect>) -> Decision {
+fn failed(draft: Draft<'_>, sentence: &str, failures: &[String], effects: Vec<Effect>) -> Decision {
     let limit = later(draft.request.due_since().unwrap_or(draft.now), OVERDUE_AFTER);
     let overdue = limit <= draft.now;
     let word = if overdue { "Overdue" } else { "RevocationFailed" };
-    let message = format!("the access cannot be taken away yet; trying again without end: {}", failures.join("; "));
+    let failures = failures.join("; ");
+    let message = format!("{sentence}; the access cannot be taken away yet; trying again without end: {failures}");
     let until = (!overdue).then_some(limit);
     draft.goes(Phase::Revoking, &Reason::new(word, message), effects, Next::Retry { until })
 }
