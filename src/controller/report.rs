@@ -213,8 +213,12 @@ impl Context {
         };
         // One that remembers would count up an Event of the same reason, and leave what it said then (kube-runtime 5.0).
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
-        let recorder = Recorder::new(self.client.clone(), reporter);
+        let (recorder, leadership) = (Recorder::new(self.client.clone(), reporter), self.leadership.clone());
         tokio::spawn(async move {
+            // Whoever was paused and leads no more says nothing, either.
+            if leadership.may_take().is_err() {
+                return;
+            }
             if let Err(error) = limited(recorder.publish(&event, &about)).await {
                 tracing::debug!(error = chain(&error), "cannot publish an Event");
             }
