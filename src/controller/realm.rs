@@ -18,7 +18,8 @@ use crate::{
     leader::Leadership,
 };
 
-/// How long a transaction of Keycloak lasts at most, unless its option says otherwise (26.7.3).
+/// How long a transaction of Keycloak lasts at most, unless its option says otherwise (26.7.3: a write that was held up for 240 s
+/// landed, one for 320 s was rolled back).
 const TRANSACTION_LIMIT: Duration = Duration::from_mins(5);
 
 /// The policy's groups, as it names them, and their ids in Keycloak.
