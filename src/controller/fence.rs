@@ -14,7 +14,7 @@ impl Context {
     pub async fn fence_others(&self, request: &Request, limit: std::time::Duration) -> Result<bool, Error> {
         let Some(holder) = self.holder(request) else { return Ok(true) };
         let mut already = true;
-        for known in self.index.known() {
+        for known in self.index.known_of(&holder.user_id) {
             let Some(uid) = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid) else { continue };
             // What is known here only has nothing that could be written, and would be waited for in vain.
             if !can_change(&known) || self.index.is_fenced(uid) || self.index.is_vanished(uid) {

@@ -262,6 +262,29 @@ impl Index {
         known
     }
 
+    /// Those of a Keycloak user, by the id in what is stored or remembered: few of many, and only they are judged.
+    pub fn known_of(&self, user: &str) -> Vec<Known> {
+        let names = |request: &AccessRequest| {
+            let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
+            subject.is_some_and(|subject| subject.user_id == user)
+        };
+        let vanished = self.vanished().clone();
+        let mut stored = self.store.state();
+        {
+            let memories = self.memories();
+            let remembered = |uid: &str| {
+                memories.get(uid).is_some_and(|memory| memory.newer.iter().chain(&memory.trusted).any(|one| names(one)))
+            };
+            stored.retain(|stored| {
+                let uid = stored.metadata.uid.as_deref().unwrap_or_default();
+                (names(stored) || remembered(uid)) && !vanished.contains_key(uid)
+            });
+        }
+        let mut known: Vec<_> = stored.into_iter().map(|stored| self.know(stored)).collect();
+        known.extend(vanished.into_values().flatten().filter(|request| names(request)).map(Known::vanished));
+        known
+    }
+
     /// All requests with a status that is ours.
     pub fn all(&self) -> Vec<Arc<AccessRequest>> {
         self.known().into_iter().filter_map(|known| known.trusted).collect()

@@ -137,8 +137,11 @@ impl Context {
             theirs.is_some_and(|theirs| theirs.user_id == subject.user_id)
                 && !other.phase().is_some_and(Phase::is_final)
         };
-        let others =
-            self.index.known().into_iter().filter(|known| known.trusted.as_ref().is_some_and(|other| candidate(other)));
+        let others = self
+            .index
+            .known_of(&subject.user_id)
+            .into_iter()
+            .filter(|known| known.trusted.as_ref().is_some_and(|other| candidate(other)));
         others
             .filter_map(|known| known.as_trusted())
             .filter(|other| other.uid != request.uid && self.holder(other).as_ref() == Some(&subject))
