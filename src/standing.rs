@@ -139,9 +139,9 @@ async fn look(client: &Client, realm: &Realm, policies: &[Policy], report: &mut 
         };
         // Somebody may have got it, or lost it, while Keycloak was asked.
         let after = live(client, report).await?;
-        let lent = |requests, user: &User| lent(requests, &realm_id, lendable.target.id()).contains(user.id.as_str());
-        let standing = holders.into_iter().filter(|user| !lent(&before, user) && !lent(&after, user));
-        let standing: Vec<_> = standing.collect();
+        let mut lent = lent(&before, &realm_id, lendable.target.id());
+        lent.extend(self::lent(&after, &realm_id, lendable.target.id()));
+        let standing: Vec<_> = holders.into_iter().filter(|user| !lent.contains(user.id.as_str())).collect();
         before = after;
         let found: Vec<_> =
             stream::iter(standing).map(|user| stands(realm, &lendable, user)).buffered(AT_A_TIME).collect().await;

@@ -65,7 +65,7 @@ impl Context {
             tokio::time::sleep(TICK).await;
             // From now on what is due goes although its status cannot be written.
             let cut_off = self.leadership.may_give().is_err() && self.leadership.may_take().is_ok();
-            if cut_off && !std::mem::replace(&mut was_cut_off, cut_off) {
+            if cut_off && !was_cut_off {
                 self.wake_what_ends();
             }
             was_cut_off = cut_off;

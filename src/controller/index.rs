@@ -253,35 +253,35 @@ impl Index {
 
     /// All requests, each in its newest known version.
     pub fn known(&self) -> Vec<Known> {
-        let vanished = self.vanished().clone();
-        let stored = self.store.state().into_iter();
-        let stored = stored.filter(|stored| !vanished.contains_key(stored.metadata.uid.as_deref().unwrap_or_default()));
-        let mut known: Vec<_> = stored.map(|stored| self.know(stored)).collect();
-        let here = vanished.into_values().flatten();
-        known.extend(here.map(Known::vanished));
-        known
+        self.known_if(|_| true)
     }
 
-    /// Those of a Keycloak user, by the id in what is stored or remembered: few of many, and only they are judged.
+    /// Those of a Keycloak user, by its id: few of many, and only they are judged.
     pub fn known_of(&self, user: &str) -> Vec<Known> {
-        let names = |request: &AccessRequest| {
+        self.known_if(|request| {
             let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
             subject.is_some_and(|subject| subject.user_id == user)
-        };
+        })
+    }
+
+    /// Requests of which this is so as they are stored, or as they are remembered.
+    fn known_if(&self, wanted: impl Fn(&AccessRequest) -> bool) -> Vec<Known> {
         let vanished = self.vanished().clone();
         let mut stored = self.store.state();
         {
             let memories = self.memories();
             let remembered = |uid: &str| {
-                memories.get(uid).is_some_and(|memory| memory.newer.iter().chain(&memory.trusted).any(|one| names(one)))
+                memories
+                    .get(uid)
+                    .is_some_and(|memory| memory.newer.iter().chain(&memory.trusted).any(|one| wanted(one)))
             };
             stored.retain(|stored| {
                 let uid = stored.metadata.uid.as_deref().unwrap_or_default();
-                (names(stored) || remembered(uid)) && !vanished.contains_key(uid)
+                !vanished.contains_key(uid) && (wanted(stored) || remembered(uid))
             });
         }
         let mut known: Vec<_> = stored.into_iter().map(|stored| self.know(stored)).collect();
-        known.extend(vanished.into_values().flatten().filter(|request| names(request)).map(Known::vanished));
+        known.extend(vanished.into_values().flatten().filter(|request| wanted(request)).map(Known::vanished));
         known
     }
 

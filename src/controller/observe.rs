@@ -1,6 +1,6 @@
 //! Looks at the world around a request: as much as is needed to decide, and no more.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -132,17 +132,10 @@ impl Context {
     /// The other requests for the same Keycloak user that are not final.
     pub fn siblings(&self, request: &Request) -> Vec<Request> {
         let Some(subject) = self.holder(request) else { return Vec::new() };
-        let candidate = |other: &AccessRequest| {
-            let theirs = other.status.as_ref().and_then(|status| status.subject.as_ref());
-            theirs.is_some_and(|theirs| theirs.user_id == subject.user_id)
-                && !other.phase().is_some_and(Phase::is_final)
-        };
-        let others = self
-            .index
-            .known_of(&subject.user_id)
-            .into_iter()
-            .filter(|known| known.trusted.as_ref().is_some_and(|other| candidate(other)));
-        others
+        let open = |other: &Arc<AccessRequest>| !other.phase().is_some_and(Phase::is_final);
+        let known = self.index.known_of(&subject.user_id).into_iter();
+        known
+            .filter(|known| known.trusted.as_ref().is_some_and(open))
             .filter_map(|known| known.as_trusted())
             .filter(|other| other.uid != request.uid && self.holder(other).as_ref() == Some(&subject))
             .collect()

@@ -80,9 +80,10 @@ impl Context {
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let policy = self.known_policy(&object);
             let last = step + 1 == MAX_STEPS;
+            let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
             let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), last)).await {
                 // Its own end is decided on at once; another's needs what is locked here.
-                Err(Error::FallsDue) if self.until(&object, deadline_or_never(&believed)).is_zero() => continue,
+                Err(Error::FallsDue) if own_end().is_some_and(|left| left.is_zero()) => continue,
                 Err(Error::FallsDue) => return Ok(Wait(Some(GIVES_WAY))),
                 // What is there now under its name is looked at by itself.
                 Err(Error::Gone) => {
@@ -298,37 +299,24 @@ impl Context {
     /// Has requests looked at again that have no access yet, because what they wait for may have changed, and live ones
     /// that have not taken on this trust epoch: an end that is written from now on is not from before it.
     pub fn wake_whom_the_guard_concerns(&self, epoch: Option<&str>) {
-        for request in self.index.all() {
+        self.wake_those(|request| {
             let took_on = request.status.as_ref().and_then(|status| status.trust_epoch.as_deref());
-            let concerned = match request.phase() {
+            match request.phase() {
                 None | Some(Phase::Pending | Phase::Approved) => true,
                 Some(Phase::Activating | Phase::Active) => epoch.is_some() && took_on != epoch,
                 Some(_) => false,
-            };
-            if concerned {
-                self.look_again(request.metadata.uid.as_deref().unwrap_or_default(), ObjectRef::from_obj(&request));
             }
-        }
+        });
     }
 
     /// Has all requests looked at again that are not over.
     pub fn wake_all(&self) {
-        for request in self.index.all() {
-            if !request.phase().is_some_and(Phase::is_final) {
-                let uid = request.metadata.uid.as_deref().unwrap_or_default();
-                self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
-            }
-        }
+        self.wake_those(|request| !request.phase().is_some_and(Phase::is_final));
     }
 
     /// Has requests looked at again that wait for votes under this policy.
     pub fn wake_who_waits_under(&self, policy: &str) {
-        for request in self.index.all() {
-            if request.spec.policy_name == policy && request.phase() == Some(Phase::Pending) {
-                let uid = request.metadata.uid.as_deref().unwrap_or_default();
-                self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
-            }
-        }
+        self.wake_those(|request| request.spec.policy_name == policy && request.phase() == Some(Phase::Pending));
     }
 
     /// UIDs of the objects whose last attempt failed.
@@ -339,12 +327,16 @@ impl Context {
     /// Has what ends looked at again.
     pub fn wake_what_ends(&self) {
         let now = Timestamp::now();
-        for request in self.index.all() {
+        self.wake_those(|request| {
             let over = request.phase().is_none_or(Phase::is_final);
-            if !over && domain::is_ending(&Request::parse(&request), now) {
-                let uid = request.metadata.uid.as_deref().unwrap_or_default();
-                self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
-            }
+            !over && domain::is_ending(&Request::parse(request), now)
+        });
+    }
+
+    fn wake_those(&self, concerned: impl Fn(&AccessRequest) -> bool) {
+        for request in self.index.all().iter().filter(|request| concerned(request)) {
+            let uid = request.metadata.uid.as_deref().unwrap_or_default();
+            self.look_again(uid, ObjectRef::from_obj(request.as_ref()));
         }
     }
 
@@ -383,11 +375,6 @@ impl Context {
 
 fn seen(object: &AccessRequest, policy: KnownPolicy, wake: Option<Timestamp>) -> Settled {
     Settled { request: object.metadata.resource_version.clone(), policy, wake }
-}
-
-/// The deadline of what has one.
-fn deadline_or_never(request: &Request) -> Timestamp {
-    request.deadline().unwrap_or(Timestamp::MAX)
 }
 
 /// From now to a time; nothing if it has passed.
