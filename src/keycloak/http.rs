@@ -249,7 +249,10 @@ impl Transport {
         let enough = self.is_enough(deadline);
         match timeout_at(deadline, self.tokens.get(refused)).await {
             Ok(token) => token,
-            Err(_) => Err(late(request.error(Kind::NotSent, "no time left: signing in took too long"), enough)),
+            Err(_) => {
+                let words = format!("{}: no time left: signing in took too long", self.tokens.server);
+                Err(late(request.error(Kind::NotSent, words), enough))
+            }
         }
     }
 

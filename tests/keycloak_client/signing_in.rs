@@ -81,14 +81,14 @@ async fn a_token_that_is_refused_twice_is_an_error_after_one_renewal() {
 #[tokio::test]
 async fn a_token_is_renewed_before_it_expires() {
     let peer = Peer::without_sign_in().await;
-    sign_in_answers(&peer, answer_json(json!({"access_token": TOKEN, "expires_in": 1})), 100).await;
+    sign_in_answers(&peer, answer_json(json!({"access_token": TOKEN, "expires_in": 4})), 100).await;
     peer.realm_is(REALM_ID).await;
     let client = peer.client();
     client.realm().await.expect("answer");
     client.realm().await.expect("answer");
     assert_eq!(peer.sign_ins().await, 1);
     // Time is the subject here: three quarters of the token's life.
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     client.realm().await.expect("answer");
     assert_eq!(peer.sign_ins().await, 2);
 }
@@ -132,11 +132,11 @@ async fn each_failure_to_sign_in_has_its_kind() {
         (answer(404).set_body_string("<html>"), Kind::Malformed, "404 a web page"),
         (answer(302), Kind::Malformed, "302"),
         (answer_json(json!({"access_token": [TOKEN]})), Kind::Malformed, "not Keycloak's JSON"),
-        (token_answer().set_delay(Duration::from_secs(5)), Kind::Unavailable, "no answer within 400ms"),
+        (token_answer().set_delay(Duration::from_secs(5)), Kind::Unavailable, "no answer within 2s"),
     ] {
         let peer = Peer::without_sign_in().await;
         sign_in_answers(&peer, response, 100).await;
-        let limits = hallpass::keycloak::Limits { write: Duration::from_millis(400), ..Default::default() };
+        let limits = hallpass::keycloak::Limits { write: Duration::from_secs(2), ..Default::default() };
         let options = hallpass::keycloak::Options { limits, ..Default::default() };
         let client = Client::with(&peer.realm(), options).expect("valid");
         let error = client.realm().await.expect_err("must fail");
@@ -144,6 +144,19 @@ async fn each_failure_to_sign_in_has_its_kind() {
         assert!(error.to_string().contains(words), "{error}");
         assert!(!format!("{error:?}").contains(TOKEN), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn who_has_less_time_than_a_sign_in_is_told_which_server_took_it() {
+    let peer = Peer::without_sign_in().await;
+    sign_in_answers(&peer, token_answer().set_delay(Duration::from_secs(2)), 100).await;
+    let limits = hallpass::keycloak::Limits { read: Duration::from_millis(100), ..Default::default() };
+    let options = hallpass::keycloak::Options { limits, ..Default::default() };
+    let client = Client::with(&peer.realm(), options).expect("valid");
+    let error = client.user("u1").await.expect_err("must fail");
+    assert_eq!(error.kind(), Kind::NotSent, "{error}");
+    let words = format!("{}: no time left: signing in took too long", peer.server.uri());
+    assert!(error.to_string().contains(&words), "{error}");
 }
 
 #[tokio::test]
