@@ -162,7 +162,10 @@ impl Context {
         let targets: Vec<_> =
             requests.iter().flat_map(|request| targets_of(request)).filter(mapped).map(unpinned).collect();
         let held = realm.keycloak.held(&holder.user_id, &targets).await?;
-        for request in requests {
+        let concerned = |request: &Arc<AccessRequest>| {
+            self.is_unchanged(request) && !Request::parse(request).is_due(Timestamp::now())
+        };
+        for request in requests.iter().filter(|request| concerned(request)) {
             let mut missing = Vec::new();
             let starts_at = request.grant().map(|grant| grant.starts_at.0);
             let uid = request.metadata.uid.clone().unwrap_or_default();
@@ -178,7 +181,7 @@ impl Context {
                     },
                 });
             }
-            if !self.is_unchanged(request) || Request::parse(request).is_due(Timestamp::now()) {
+            if !concerned(request) {
                 continue;
             }
             let news = self.found.all().insert(uid.clone(), missing.clone()) != Some(missing);

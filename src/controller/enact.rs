@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 
 use super::{
-    Context, Holder,
-    error::{API_LIMIT, Error, chain},
+    Context, Holder, Urgency,
+    error::{Error, chain},
     realm::unpinned,
     report,
 };
@@ -125,7 +125,7 @@ impl Context {
         let mut status = heir.status.clone().unwrap_or_default();
         let targets = status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
         targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
-        match report::status(self, &heir, &status, API_LIMIT).await {
+        match report::status(self, &heir, &status, Urgency::End).await {
             Ok(_) => outcome(OutcomeResult::HandedOver),
             Err(error) if error.is_conflict() => self.read_again(&heir).await.map(|_| None),
             Err(error) => outcome(OutcomeResult::Failed(format!("cannot hand over: {}", chain(&error)))),

@@ -99,6 +99,9 @@ pub enum ApiError {
     /// What it has stored does not carry its seal: something changes statuses on their way, or the CRD is another version's.
     #[error("the API server has stored another status than it was sent")]
     NotAsSent,
+    /// It was not sent: too many writes wait, or the API server does not answer.
+    #[error("not sent: other writes to the API server are not answered yet")]
+    NoTurn,
     /// It was not sent: only who leads writes.
     #[error("not sent")]
     NotLeading(#[from] NotLeading),
@@ -115,7 +118,16 @@ impl ApiError {
         match self {
             Self::Kube(_) => self.code().is_none_or(|code| code >= 500),
             Self::Timeout(_) => true,
-            Self::NotAsSent | Self::NotLeading(_) => false,
+            Self::NotAsSent | Self::NoTurn | Self::NotLeading(_) => false,
+        }
+    }
+
+    /// Whether nothing answered.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Kube(_) => self.code().is_none(),
+            Self::Timeout(_) => true,
+            Self::NotAsSent | Self::NoTurn | Self::NotLeading(_) => false,
         }
     }
 
@@ -127,7 +139,7 @@ impl ApiError {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Kube(kube::Error::Api(status)) => Some(status.code),
-            Self::Kube(_) | Self::Timeout(_) | Self::NotAsSent | Self::NotLeading(_) => None,
+            Self::Kube(_) | Self::Timeout(_) | Self::NotAsSent | Self::NoTurn | Self::NotLeading(_) => None,
         }
     }
 }
@@ -135,9 +147,6 @@ impl ApiError {
 /// How long a call to the API server may take. kube repeats 429, 503 and 504 by itself, up to 15 times: revocations must
 /// not wait for that.
 pub const API_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long a removal that is due waits until the status says that it is under way.
-pub const BEFORE_REMOVAL: Duration = Duration::from_secs(2);
 
 /// Gives a call to the API server a time limit.
 pub async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {

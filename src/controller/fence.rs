@@ -2,7 +2,7 @@
 //! acknowledged write of its status. What an earlier leader, or a write of ours without an answer, still has on its way to
 //! the API server fails from then on by its resourceVersion: what was decided on cannot change underneath.
 
-use super::{Context, error::Error, index::Known, report};
+use super::{Context, Urgency, error::Error, index::Known, report};
 use crate::{
     api::{AccessRequestStatus, Phase},
     domain::Request,
@@ -11,7 +11,7 @@ use crate::{
 impl Context {
     /// Fences the other requests of a request's subject. Says whether all were fenced before: if not, it has to be decided
     /// anew.
-    pub async fn fence_others(&self, request: &Request, limit: std::time::Duration) -> Result<bool, Error> {
+    pub async fn fence_others(&self, request: &Request, urgency: Urgency) -> Result<bool, Error> {
         let Some(holder) = self.holder(request) else { return Ok(true) };
         let mut already = true;
         for known in self.index.known_of(&holder.user_id) {
@@ -25,7 +25,7 @@ impl Context {
                 continue;
             }
             already = false;
-            match report::status(self, &known.stored, &fenced(&other.status)?, limit).await {
+            match report::status(self, &known.stored, &fenced(&other.status)?, urgency).await {
                 Ok(_) => {}
                 Err(error) if error.is_conflict() || error.is_not_found() => {
                     self.read_again(&known.stored).await?;

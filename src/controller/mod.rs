@@ -4,7 +4,8 @@
 //! words and Keycloak, [`reach`] knows whether it can be worked in, [`people`] shares its answers, [`approvers`] asks who
 //! could vote, [`actions`] what somebody has done; [`index`] knows the requests and
 //! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends sessions; [`record`] knows
-//! what has started without a vote; [`due_first`] sees to the order at the start, [`clocks`] to clocks that differ.
+//! what has started without a vote; [`due_first`] sees to the order at the start, [`clocks`] to clocks that differ,
+//! [`writes`] to how many are on their way.
 
 mod actions;
 mod approvers;
@@ -30,6 +31,7 @@ mod sessions;
 mod settling;
 mod trace;
 mod vanished;
+mod writes;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -65,6 +67,7 @@ use index::Index;
 use policies::Verdict;
 use record::Record;
 use settling::Settling;
+use writes::{Urgency, Writes};
 
 /// Access that should have been gone this long ago is overdue.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -88,6 +91,7 @@ pub struct Context {
     release: Release,
     woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
+    writes: Arc<Writes>,
     due_first: DueFirst,
     differences: Differences,
     guard_state: Mutex<Result<InForce, String>>,

@@ -10,8 +10,8 @@ use kube::{
 };
 
 use super::{
-    Context, KnownPolicy, Settled,
-    error::{API_LIMIT, BEFORE_REMOVAL, Error, limited},
+    Context, KnownPolicy, Settled, Urgency,
+    error::{Error, limited},
     fence,
     index::Known,
     lenient, report,
@@ -121,11 +121,17 @@ impl Context {
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
         let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
-        let limit = if removes { BEFORE_REMOVAL } else { API_LIMIT };
+        let becomes_final = decision.status.as_ref().is_some_and(|status| status.phase.is_some_and(Phase::is_final));
+        let urgency = match request.phase() {
+            _ if removes => Urgency::Removal,
+            Some(Phase::Revoking) => Urgency::End,
+            _ if becomes_final => Urgency::End,
+            _ => Urgency::Other,
+        };
         // What ends goes by who else holds what it gave, also where nothing is left to do in Keycloak.
         let about_others =
             decision.effects.iter().any(Effect::is_about_keycloak) || request.phase() == Some(Phase::Revoking);
-        if about_others && !self.is_fenced(request, removes, limit).await? {
+        if about_others && !self.is_fenced(request, urgency).await? {
             // Others are written by somebody all the time: that keeps nothing from going that is due.
             if last {
                 self.remove_all_the_same(object, &decision.effects).await;
@@ -139,7 +145,7 @@ impl Context {
             && !self.index.is_fenced(&request.uid);
         let fenced = needs_fence.then(|| fence::fenced(&request.status)).transpose()?;
         if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
-            match report::status(self, object, status, limit).await {
+            match report::status(self, object, status, urgency).await {
                 Ok(written) => {
                     report::announce(self, object, &written);
                     recorded = written;
@@ -182,9 +188,9 @@ impl Context {
 
     /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait
     /// for that if the API server cannot be reached.
-    async fn is_fenced(&self, request: &Request, removes: bool, limit: Duration) -> Result<bool, Error> {
-        match self.fence_others(request, limit).await {
-            Err(error) if removes => {
+    async fn is_fenced(&self, request: &Request, urgency: Urgency) -> Result<bool, Error> {
+        match self.fence_others(request, urgency).await {
+            Err(error) if urgency == Urgency::Removal => {
                 let request = format!("{}/{}", request.namespace, request.name);
                 tracing::warn!(
                     request,

@@ -12,8 +12,8 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    Context,
-    error::{ApiError, Error, chain, limited, within},
+    Context, Urgency,
+    error::{ApiError, Error, chain, limited},
     trace,
 };
 use crate::{
@@ -38,7 +38,7 @@ pub async fn status(
     context: &Context,
     request: &AccessRequest,
     status: &AccessRequestStatus,
-    limit: Duration,
+    urgency: Urgency,
 ) -> Result<AccessRequest, ApiError> {
     context.leadership.may_give()?;
     let mut object = request.clone();
@@ -50,10 +50,13 @@ pub async fn status(
         context.acknowledged(request, status);
         return Ok(object);
     }
+    let turn = context.writes.turn(urgency).await?;
+    // It took its time.
+    context.leadership.may_give()?;
     context.index.sends(&object);
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    let written = match within(limit, api.replace_status(&request.name_any(), &params, &object)).await {
+    let written = match turn.send(api.replace_status(&request.name_any(), &params, &object)).await {
         Ok(written) => written,
         Err(error) => {
             if error.is_unknown() {
@@ -70,6 +73,8 @@ pub async fn status(
 
 /// Puts our finalizer on, or takes it off; answers with what is stored then.
 pub async fn finalizer(context: &Context, request: &AccessRequest, on: bool) -> Result<AccessRequest, Error> {
+    let turn =
+        context.writes.turn(if on { Urgency::Other } else { Urgency::End }).await.map_err(Error::WriteFinalizer)?;
     context.leadership.may_give().map_err(|error| Error::WriteFinalizer(error.into()))?;
     let mut finalizers = request.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
@@ -83,7 +88,7 @@ pub async fn finalizer(context: &Context, request: &AccessRequest, on: bool) -> 
     } });
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    limited(api.patch(&request.name_any(), &params, &Patch::Merge(patch))).await.map_err(Error::WriteFinalizer)
+    turn.send(api.patch(&request.name_any(), &params, &Patch::Merge(patch))).await.map_err(Error::WriteFinalizer)
 }
 
 /// Writes a policy's Ready condition, if it says something new.
@@ -214,7 +219,9 @@ impl Context {
         // One that remembers would count up an Event of the same reason, and leave what it said then (kube-runtime 5.0).
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
         let (recorder, leadership) = (Recorder::new(self.client.clone(), reporter), self.leadership.clone());
+        let writes = self.writes.clone();
         tokio::spawn(async move {
+            let _turn = writes.event().await;
             // Whoever was paused and leads no more says nothing, either.
             if leadership.may_take().is_err() {
                 return;

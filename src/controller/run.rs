@@ -65,6 +65,13 @@ pub struct Wiring {
     pub takeover: Takeover,
 }
 
+fn tell_of(release: &Release) {
+    if !release.is_empty() {
+        let Release { realms, requests } = release;
+        tracing::warn!(?realms, ?requests, "access is given up without proof, as the configuration says");
+    }
+}
+
 /// Runs both controllers until `stop` says so. To be started by whoever leads, and not before: what is listed first is then what
 /// the one before has left. `started` is given the context at once. Answers with when everything that was sent to Keycloak has
 /// surely settled, also what the leaders before have sent.
@@ -77,6 +84,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let (gone, vanishing) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
+        writes: Arc::default(),
         index: Index::new(requests.clone(), keyring.clone(), gone.clone(), leadership.clone()),
         policies: policies.clone(),
         verdicts: std::sync::Mutex::default(),
@@ -97,10 +105,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         leadership,
     });
     started(context.clone());
-    if !context.release.is_empty() {
-        let Release { realms, requests } = &context.release;
-        tracing::warn!(?realms, ?requests, "access is given up without proof, as the configuration says");
-    }
+    tell_of(&context.release);
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
     let (news, _) = broadcast::channel(1024);
     let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));

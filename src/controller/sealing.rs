@@ -8,8 +8,8 @@ use kube::{Resource, ResourceExt, runtime::events::EventType};
 use tokio::time::Instant;
 
 use super::{
-    Context,
-    error::{API_LIMIT, Error, chain},
+    Context, Urgency,
+    error::{Error, chain},
     index::{Known, Named},
     policies::{Depth, words},
     realm::pinned,
@@ -199,7 +199,7 @@ impl Context {
         let Some(status) = known.stored.status.as_ref().filter(|_| is_sealed_otherwise(&known, key)) else {
             return Ok(());
         };
-        match report::status(self, &known.stored, status, API_LIMIT).await {
+        match report::status(self, &known.stored, status, Urgency::Other).await {
             Ok(_) => Ok(()),
             // It is looked at again.
             Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),

@@ -247,13 +247,11 @@ impl Transport {
 
     async fn token(&self, request: &Request, deadline: Instant, refused: Option<&Token>) -> Result<Token, Error> {
         let enough = self.is_enough(deadline);
-        match timeout_at(deadline, self.tokens.get(refused)).await {
-            Ok(token) => token,
-            Err(_) => {
-                let words = format!("{}: no time left: signing in took too long", self.tokens.server);
-                Err(late(request.error(Kind::NotSent, words), enough))
-            }
-        }
+        let Ok(token) = timeout_at(deadline, self.tokens.get(refused)).await else {
+            let words = format!("{}: no time left: signing in took too long", self.tokens.server);
+            return Err(late(request.error(Kind::NotSent, words), enough));
+        };
+        token
     }
 
     async fn attempt(&self, request: &Request, token: &Token, deadline: Instant) -> Result<Vec<u8>, Error> {

@@ -125,7 +125,7 @@ async fn a_recorded_vote_stands_and_cannot_be_used_again() {
 }
 
 #[tokio::test]
-async fn annotations_that_only_look_like_votes_mean_nothing() {
+async fn what_only_looks_like_a_vote_is_refused_or_means_nothing() {
     // given
     let w = World::new().await;
     let (alice, bob, carol) = (w.person("alice").await, w.person("bob").await, w.person("carol").await);
@@ -134,14 +134,25 @@ async fn annotations_that_only_look_like_votes_mean_nothing() {
     let policy = policy.stage("lead", 1, [&bob]).stage("security", 1, [&carol]).ready().await;
     let request = alice.asks(&policy).create().await.unwrap();
     let ballot = request.ballot().await;
-    // when: none of these is anybody's, so Alice can write them
+    // when: whoever mistypes a vote is told so
     for key in [
         format!("Approve.hallpass.dev/{ballot}.lead.x"),
         format!("APPROVE.HALLPASS.DEV/{ballot}.lead.x"),
         format!("approve.Hallpass.dev/{ballot}.lead.x"),
-        format!("approve.hallpass.dev.example/{ballot}.lead.x"),
+        format!("approved.hallpass.dev/{ballot}.lead.x"),
         format!("hallpass.dev/approve.{ballot}.lead.x"),
+        "ends.hallpass.dev/x".to_owned(),
     ] {
+        let words = alice.annotates(&request, &key, &bob.username).await.unwrap_err();
+        assert!(words.contains(&format!("{key} means nothing to Hallpass: votes and ends are annotations")), "{words}");
+    }
+    let label = json!({"metadata": {"labels": {"approve.hallpass.dev/x": "bob"}}});
+    let words = alice.patches(&request, &label).await.unwrap_err();
+    assert!(words.contains("approve.hallpass.dev/x means nothing to Hallpass"), "{words}");
+    // when: what is nobody's can be written by Alice
+    for key in
+        [format!("approve.hallpass.dev.example/{ballot}.lead.x"), format!("nothallpass.dev/approve.{ballot}.lead.x")]
+    {
         alice.annotates(&request, &key, &bob.username).await.unwrap();
     }
     // then: whoever sees Carol's vote has seen all of them

@@ -301,10 +301,15 @@ impl World {
     }
 
     /// Waits until something is so.
-    pub async fn until<F: AsyncFnMut() -> bool>(&self, what: &str, mut hoped: F) {
+    pub async fn until(&self, what: &str, hoped: impl AsyncFnMut() -> bool) {
+        self.until_within(PATIENCE, what, hoped).await;
+    }
+
+    /// Waits until something is so that may take longer.
+    pub async fn until_within(&self, patience: Duration, what: &str, mut hoped: impl AsyncFnMut() -> bool) {
         let begin = Instant::now();
         while !hoped().await {
-            assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            assert!(begin.elapsed() < patience, "not within {patience:?}: {what}");
             tokio::time::sleep(GLANCE).await;
         }
     }
