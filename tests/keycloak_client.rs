@@ -13,6 +13,8 @@ mod outages;
 mod peer;
 #[path = "keycloak_client/proofs.rs"]
 mod proofs;
+#[path = "keycloak_client/realms.rs"]
+mod realms;
 #[path = "keycloak_client/sessions.rs"]
 mod sessions;
 #[path = "keycloak_client/signing_in.rs"]

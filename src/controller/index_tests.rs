@@ -216,6 +216,24 @@ async fn what_an_earlier_leader_sent_can_arrive_until_a_write_of_this_one_was_ac
 }
 
 #[tokio::test]
+async fn what_another_machine_gave_ends_by_its_clock_if_ours_is_far_behind() {
+    for (ahead, time_is_up) in [(0, false), (2, false), (60, true)] {
+        let mut world = world();
+        let now = Timestamp::now();
+        world.index.leadership.api_server_clock().said(now.as_second() + ahead, Boot::now());
+        let mut active = world.sealed(1, Phase::Active);
+        let status = active.status.get_or_insert_default();
+        let at = |seconds| Time(Timestamp::from_second(now.as_second() + seconds).expect("a time"));
+        status.grant =
+            serde_json::from_value(json!({"startsAt": at(-30), "deadline": at(30), "targets": []})).expect("a grant");
+        status.seal = None;
+        status.seal = world.keys.seal("u1", status);
+        let known = world.shows(&active);
+        assert_eq!(known.as_trusted().map(|request| request.time_is_up), Some(time_is_up), "{ahead} s ahead");
+    }
+}
+
+#[tokio::test]
 async fn it_is_news_once() {
     let mut world = world();
     let active = world.sealed(1, Phase::Active);

@@ -72,6 +72,7 @@ fn sessions_end_once_everything_is_gone_and_before_it_is_final() {
     later.decide_on(&gone.after()).writes_nothing().does(&["end all sessions after admin"]).next(Next::Now);
     let done = signed_out(&later).decide_on(&gone.after());
     done.is_for(Phase::Expired, "Expired").does(&["remove finalizer"]);
+    done.says("its time is up; its sessions were ended; tokens issued before may carry it until ");
     let grant = done.status().grant.as_ref().expect("a grant");
     assert_eq!(grant.ended_at.as_ref().map(|time| time.0), Some(at(3600)), "when the mapping was proved gone");
     assert_eq!(powerless(&done), Some(360));

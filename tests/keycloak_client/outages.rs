@@ -85,6 +85,28 @@ async fn five_hundred_revocations_against_a_server_that_hangs_wait_once() {
 }
 
 #[tokio::test]
+async fn a_removal_does_not_queue_behind_reads_that_take_long() {
+    let peer = Peer::start().await;
+    peer.always("GET", "/users/u2/groups", answer_json(json!([])).set_delay(Duration::from_secs(3))).await;
+    peer.always("DELETE", ROLE_PATH, answer(204)).await;
+    let client = peer.client();
+    client.unmap("u1", &role(), REALM_ID).await.expect("signed in");
+    // More than there are connections.
+    let reads: Vec<_> = (0..50)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.user_groups("u2").await })
+        })
+        .collect();
+    while peer.sent("GET").await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    client.unmap("u1", &role(), REALM_ID).await.expect("gone");
+    assert!(reads.iter().all(|read| !read.is_finished()), "it was sent before any of them was answered");
+    reads.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_is_tried_by_one_small_read_at_a_time_and_by_no_write() {
     let peer = Peer::start().await;
     let client = is_away(&peer, answer(503)).await;

@@ -156,6 +156,14 @@ async fn a_leader_that_is_cut_off_takes_away_what_is_due_and_gives_nothing() {
     assert!(ready == 503 && text.contains("[-] lease: the lease could not be renewed in time"), "{text}");
     assert_eq!(metric(&alone).await, "hallpass_leader 0");
     assert_eq!(request.status().await.phase, Some(Phase::Active), "the status could not follow yet");
+    // when somebody gives it by hand, and nobody can say who leads
+    w.keycloak.map(&alice.user, &due).await;
+    let attempts = || alone.log().matches("trying again").count();
+    let before = attempts();
+    w.until("it came to this request some more times", async || attempts() >= before + 3).await;
+    // then
+    assert!(w.keycloak.has(&alice.user, &due).await, "what was proved gone is not taken twice: {}", alone.log());
+    w.keycloak.unmap(&alice.user, &due).await;
     // when somebody else leads, who can write it down
     let next = w.start("next", Start::default()).await;
     w.nobody_leads().await;

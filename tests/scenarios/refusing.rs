@@ -8,6 +8,7 @@ use crate::{
     keycloak_admin::{Role, unique},
     people::Person,
     policy::PolicyBuilder,
+    realms::BY_EMAIL,
     request::{Ask, condition},
     world::World,
 };
@@ -291,6 +292,9 @@ async fn a_policy_that_cannot_be_acted_on_is_not_ready_with_the_reason() {
     let leads = w.keycloak.group(None, &unique("leads")).await;
     let good = |name| w.policy(name).realm_role("admin", &role.name).everybody().stage("lead", 1, [&bob]);
     let gone = format!("oidc:{}-gone", leads.path);
+    let leads_elsewhere = w.keycloak.group(None, &unique("leads-elsewhere")).await;
+    let elsewhere = w.policy("elsewhere").realm(BY_EMAIL).realm_role("admin", &role.name).everybody();
+    let _ = elsewhere.stage_group("lead", 1, &leads_elsewhere).create().await.unwrap();
     for (policy, reason, words) in [
         (
             good("realm").realm("nowhere"),
@@ -313,6 +317,12 @@ async fn a_policy_that_cannot_be_acted_on_is_not_ready_with_the_reason() {
         (good("few").stage("security", 2, [&bob, &alice]), "StageUnsatisfiable", "can never be satisfied"),
         (
             good("lift").group("lift", &leads.path).stage_group("more", 1, &leads),
+            "GrantMakesApprover",
+            "grant \"lift\": who is in",
+        ),
+        (
+            // Another name of the same realm.
+            good("lift-elsewhere").group("lift", &leads_elsewhere.path),
             "GrantMakesApprover",
             "grant \"lift\": who is in",
         ),

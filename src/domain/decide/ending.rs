@@ -227,9 +227,29 @@ fn over(mut draft: Draft<'_>, mut grant: GrantStatus, cause: EndReason) -> Decis
     draft.status.ends_at = Some(ended.min(grant.deadline.0).to_string());
     draft.status.grant = Some(grant);
     match sessions::end(draft, sentence) {
-        Ok((draft, sentence)) => draft.ends(phase, cause.as_str(), sentence),
+        Ok((draft, mut sentence)) => {
+            sentence.extend(draft.status.grant.as_ref().map(what_is_left));
+            draft.ends(phase, cause.as_str(), sentence)
+        }
         Err(decision) => *decision,
     }
+}
+
+/// What a person should know of what has ended: what stays, and why, and until when older tokens may carry what is gone.
+fn what_is_left(grant: &GrantStatus) -> String {
+    let mut words = String::new();
+    for (before, why) in [(true, "it was there before"), (false, "another request holds it")] {
+        let kept = grant.targets.iter().filter(|target| target.state == TargetState::Kept);
+        let names: Vec<_> =
+            kept.filter(|target| target.pre_existing == before).map(|target| target.name.as_str()).collect();
+        if !names.is_empty() {
+            words = format!("{words}; {} stays: {why}", names.join(", "));
+        }
+    }
+    if let Some(until) = &grant.powerless_at {
+        words = format!("{words}; tokens issued before may carry it until {}", until.0);
+    }
+    words
 }
 
 /// Not all of it could be taken away: again, without end.

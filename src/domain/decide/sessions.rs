@@ -84,6 +84,9 @@ pub(super) fn end(mut draft: Draft<'_>, mut why: String) -> Result<(Draft<'_>, S
         let reason = Reason::new("EndingSessions", message);
         return Err(Box::new(draft.goes_on(Phase::Revoking, &reason, vec![Effect::EndSessions { which, removed }])));
     }
+    if ended {
+        why = format!("{why}; its sessions were ended");
+    }
     let again = asked_lifespan(draft.observed);
     let longest = grant.token_lifespan.max(again).and_then(|seconds| u64::try_from(seconds).ok());
     grant.powerless_at = longest.map(|seconds| Time(later(ended_at.0, Duration::from_secs(seconds) + MARGIN)));
