@@ -142,7 +142,7 @@ people:
   - {kind: Group, name: "oidc:everybody"}
 {{template "realms" .}}{{end}}
 
-{{define "env"}}# Source this in a shell: kubectl, helm and dev are those of the stack in {{.Path}}.
+{{define "env"}}# Source this in a shell: kubectl, helm, hallpass and dev are those of the stack in {{.Path}}.
 export KUBECONFIG={{text (.Path "kubeconfig")}}
 export PATH={{text (.Path "bin")}}:"$PATH"
 {{end}}
@@ -180,7 +180,8 @@ func (s *stack) writeConfig(d *distribution) error {
 			return err
 		}
 	}
-	for link, target := range map[string]string{"kubectl": d.servers + "/kubectl", "helm": d.servers + "/helm"} {
+	links := map[string]string{"kubectl": d.servers + "/kubectl", "helm": d.servers + "/helm", operator: s.operatorBinary()}
+	for link, target := range links {
 		if err := errors.Join(removeIfThere(s.path("bin", link)), os.Symlink(target, s.path("bin", link))); err != nil {
 			return fmt.Errorf("link %s: %w", link, err)
 		}

@@ -158,7 +158,8 @@ fn a_request_that_was_seen_waits_for_the_admission_policies() {
 #[test]
 fn nobody_answers_in_time() {
     let asked = request("fix").pending(&policy());
-    world(&policy()).at(3599).decide(&asked).is(Pending).next(Next::At(at(3600)));
+    let waiting = world(&policy()).at(3599).decide(&asked);
+    waiting.is(Pending).next(Next::At(at(3600))).says(&format!("). Undecided, it times out at {}", at(3600)));
     let answer = world(&policy()).at(3600).decide(&asked);
     answer.is_for(TimedOut, "TimedOut").says("nobody decided within 1h: waiting for 1 approval in stage lead");
 }
@@ -166,7 +167,8 @@ fn nobody_answers_in_time() {
 #[test]
 fn not_after_passes_before_the_access() {
     let asked = request("fix").not_after(600);
-    world(&policy()).at(599).decide(&asked).is(Pending).next(Next::At(at(600)));
+    let waiting = world(&policy()).at(599).decide(&asked);
+    waiting.is(Pending).next(Next::At(at(600))).says(&format!("times out at {}", at(600)));
     for asked in [asked.clone(), asked.clone().pending(&policy()), asked.approved_by(BOB, &policy())] {
         world(&policy()).at(600).decide(&asked).is_for(TimedOut, "TimedOut").says("notAfter");
     }

@@ -1,5 +1,7 @@
 //! What is voted on, and who has voted: ballots, and votes on their way from annotations to status.
 
+use jiff::Timestamp;
+
 use super::Draft;
 use crate::{
     api::{self, PinnedSubject, Vote, VoteDecision},
@@ -160,7 +162,7 @@ impl Draft<'_> {
     }
 
     /// What is missing, with the command that an approver runs.
-    pub(super) fn instructions(&self, open: &[OpenStage]) -> String {
+    pub(super) fn instructions(&self, open: &[OpenStage], until: Timestamp) -> String {
         let stamp = matches!(self.observed.guard, Guard::InForce { stamp: true, .. });
         let (request, ballot) = (self.request, self.status.ballot.as_deref().unwrap_or_default());
         let number = self.status.votes.len() + 1;
@@ -175,7 +177,7 @@ impl Draft<'_> {
             )
         });
         format!(
-            "{}. To approve: {} (to deny, {} in place of {})",
+            "{}. To approve: {} (to deny, {} in place of {}). Undecided, it times out at {until}",
             missing(open),
             commands.collect::<Vec<_>>().join(" ; or: "),
             api::DENY,

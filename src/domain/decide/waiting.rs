@@ -298,12 +298,12 @@ impl Draft<'_> {
             ""
         };
         let hopeless = self.hopeless();
-        let reason = Reason::new("WaitingForVotes", format!("{hopeless}{void}{}", self.instructions(&tally.open)));
-        let until = earliest([Some(limit), self.request.not_after]);
-        let next = match (&tally.unknown, until) {
-            (Some(_), until) => Next::Retry { until },
-            (None, Some(until)) => Next::At(until),
-            (None, None) => Next::OnChange,
+        let until = self.request.not_after.map_or(limit, |end| limit.min(end));
+        let instructions = self.instructions(&tally.open, until);
+        let reason = Reason::new("WaitingForVotes", format!("{hopeless}{void}{instructions}"));
+        let next = match &tally.unknown {
+            Some(_) => Next::Retry { until: Some(until) },
+            None => Next::At(until),
         };
         self.goes(Phase::Pending, &reason, Vec::new(), next)
     }
