@@ -66,6 +66,9 @@ pub struct Realm {
     pub name: String,
     /// Base URL of the server, without `/realms/…` and without a slash at the end.
     pub url: String,
+    /// What `url` was before, as long as it led to this very server. What was given elsewhere is not looked for here.
+    #[serde(default)]
+    pub former_urls: Vec<String>,
     /// The realm's name in Keycloak.
     pub realm: String,
     /// How the operator signs in.
@@ -182,7 +185,7 @@ impl Config {
             .map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })?;
         match config.problem() {
             None => {
-                config.realms.iter_mut().for_each(Realm::write_the_url_one_way);
+                config.realms.iter_mut().for_each(Realm::write_the_urls_one_way);
                 Ok(config)
             }
             Some((key, problem)) => Err(Error::Value { path: path.into(), key, problem }),
@@ -209,10 +212,17 @@ impl Config {
 
 impl Realm {
     /// `HTTPS://SSO.example.com:443` is `https://sso.example.com`: whose holdings are whose is told by the URL.
-    fn write_the_url_one_way(&mut self) {
-        if let Ok(url) = reqwest::Url::parse(&self.url) {
-            url.as_str().trim_end_matches('/').clone_into(&mut self.url);
+    fn write_the_urls_one_way(&mut self) {
+        for text in self.former_urls.iter_mut().chain([&mut self.url]) {
+            if let Ok(url) = reqwest::Url::parse(text) {
+                url.as_str().trim_end_matches('/').clone_into(text);
+            }
         }
+    }
+
+    /// Whether this URL leads, or led, to the realm's server.
+    pub fn is_of_server(&self, url: &str) -> bool {
+        self.former_urls.iter().chain([&self.url]).any(|known| known == url)
     }
 
     /// How long a write can arrive after its answer was lost, if the file says so.
@@ -230,22 +240,14 @@ impl Realm {
         if let Some((key, _)) = empty.into_iter().find(|(_, value)| value.trim().is_empty()) {
             return Some((key.into(), "must not be empty".into()));
         }
-        let url = reqwest::Url::parse(&self.url);
-        // Whatever else a URL can hold would end up in messages, a password first of all.
-        let plain = |url: &reqwest::Url| {
-            url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none()
-        };
-        let server = |url: reqwest::Url| {
-            matches!(url.scheme(), "https" | "http")
-                && url.has_host()
-                && plain(&url)
-                && !url.path().contains("/realms/")
-        };
-        if !url.is_ok_and(server) || self.url.ends_with('/') {
-            let shown = if self.url.contains('@') { "a URL with a user" } else { &self.url };
-            let problem =
-                format!("{shown:?} must be the server's base URL and nothing more, as https://sso.example.com");
-            return Some(("url".into(), problem));
+        let former = self.former_urls.iter().enumerate().map(|(i, url)| (format!("formerUrls[{i}]"), url));
+        for (key, url) in former.chain([("url".to_owned(), &self.url)]) {
+            if !is_base_url(url) {
+                let shown = if url.contains('@') { "a URL with a user" } else { url };
+                let problem =
+                    format!("{shown:?} must be the server's base URL and nothing more, as https://sso.example.com");
+                return Some((key, problem));
+            }
         }
         if let (Some(text), None) = (&self.settle_time, self.settling_time()) {
             return Some(("settleTime".into(), format!("{text:?} must be a duration, as 90s or 6m")));
@@ -266,6 +268,21 @@ impl Realm {
         }
         None
     }
+}
+
+/// Whether this is a server's base URL and nothing more. Whatever else a URL can hold would end up in messages, a password
+/// first of all.
+fn is_base_url(text: &str) -> bool {
+    let plain = |url: reqwest::Url| {
+        matches!(url.scheme(), "https" | "http")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && !url.path().contains("/realms/")
+    };
+    !text.ends_with('/') && reqwest::Url::parse(text).is_ok_and(plain)
 }
 
 #[cfg(test)]
@@ -295,6 +312,12 @@ mod tests {
         ] {
             let text = REALM.replace("https://sso.example.com", written);
             assert_eq!(Config::parse(&text, Path::new("h.yaml")).expect("valid").realms[0].url, expected);
+            let text = format!("{REALM}  formerUrls: [\"{written}\"]\n");
+            let realm = &Config::parse(&text.replace("url: https://sso", "url: https://new"), Path::new("h.yaml"))
+                .expect("valid")
+                .realms[0];
+            assert!(realm.is_of_server(expected) && realm.is_of_server("https://new.example.com"));
+            assert!(!realm.is_of_server("https://other.example.com"));
         }
     }
 
@@ -308,6 +331,10 @@ mod tests {
                 vec!["realms[0].url", "\"sso.example.com\"", "https://"],
             ),
             (&REALM.replace("//", "//me:secret@"), vec!["realms[0].url", "a URL with a user"]),
+            (
+                &format!("{REALM}  formerUrls: [sso.example.com]\n"),
+                vec!["realms[0].formerUrls[0]", "\"sso.example.com\""],
+            ),
             (&REALM.replace(".com", ".com?x=1"), vec!["realms[0].url", "nothing more"]),
             (&REALM.replace(".com", ".com/realms/acme"), vec!["realms[0].url", "nothing more"]),
             (&REALM.replace("acme", "''"), vec!["realms[0].realm", "must not be empty"]),

@@ -139,8 +139,8 @@ async fn look(client: &Client, realm: &Realm, policies: &[Policy], report: &mut 
         };
         // Somebody may have got it, or lost it, while Keycloak was asked.
         let after = live(client, report).await?;
-        let mut lent = lent(&before, &realm_id, lendable.target.id());
-        lent.extend(self::lent(&after, &realm_id, lendable.target.id()));
+        let mut lent = lent(&before, realm, &realm_id, lendable.target.id());
+        lent.extend(self::lent(&after, realm, &realm_id, lendable.target.id()));
         let standing: Vec<_> = holders.into_iter().filter(|user| !lent.contains(user.id.as_str())).collect();
         before = after;
         let found: Vec<_> =
@@ -213,10 +213,12 @@ async fn lendable(realm: &Realm, policies: &[Policy], report: &mut Report) -> Ve
 }
 
 /// Ids of those to whom a live request lent this. Who had it before has it still afterwards.
-fn lent<'a>(live: &'a [AccessRequest], realm_id: &str, target: &str) -> BTreeSet<&'a str> {
+fn lent<'a>(live: &'a [AccessRequest], realm: &Realm, realm_id: &str, target: &str) -> BTreeSet<&'a str> {
     let holder = |request: &'a AccessRequest| {
         let status = request.status.as_ref()?;
+        let here = |url: &String| realm.config.is_of_server(url);
         let subject = status.subject.as_ref().filter(|subject| subject.realm_id == realm_id)?;
+        subject.url.as_ref().is_none_or(here).then_some(())?;
         let mut targets = status.grant.iter().flat_map(|grant| &grant.targets);
         targets.any(|ours| ours.id == target && !ours.pre_existing).then_some(subject.user_id.as_str())
     };

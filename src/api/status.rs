@@ -98,6 +98,10 @@ pub struct PinnedSubject {
     /// The realm's name in the operator's configuration.
     #[schemars(length(max = 63))]
     pub realm: String,
+    /// Base URL of the server where access was given, as the operator's configuration had it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub url: Option<String>,
     /// The realm's id in Keycloak.
     #[schemars(length(max = 64))]
     pub realm_id: String,

@@ -155,7 +155,7 @@ impl Context {
         requests: &[Arc<AccessRequest>],
         began: Instant,
     ) -> Result<(), keycloak::Error> {
-        if realm.id(began).await? != holder.realm_id {
+        if !realm.is_the_one_of(holder, began).await? {
             return Ok(());
         }
         let mapped = |target: &&TargetStatus| target.state == TargetState::Mapped;
@@ -209,7 +209,7 @@ impl Context {
     ) -> Result<(), keycloak::Error> {
         let parsed = Request::parse(request);
         let (Some(holder), Some(ended)) = (self.holder(&parsed), ended_at(request)) else { return Ok(()) };
-        if realm.id(began).await? != holder.realm_id {
+        if !realm.is_the_one_of(&holder, began).await? {
             return Ok(());
         }
         let removed: Vec<&TargetStatus> =
@@ -246,6 +246,13 @@ fn targets_of(request: &AccessRequest) -> impl Iterator<Item = &TargetStatus> {
 
 fn ended_at(request: &AccessRequest) -> Option<Timestamp> {
     request.grant()?.ended_at.as_ref().map(|ended| ended.0)
+}
+
+impl Realm {
+    /// Whether the realm that is there now is the one in which access was given.
+    async fn is_the_one_of(&self, holder: &Holder, began: Instant) -> Result<bool, keycloak::Error> {
+        Ok(self.config.url == holder.url && self.id(began).await? == holder.realm_id)
+    }
 }
 
 /// Who changed a mapping, and when, as far as the realm's admin events say so.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 
 use super::{
     Context, Holder, Urgency,
@@ -21,12 +21,12 @@ impl Context {
     pub async fn enact(&self, object: &AccessRequest, effects: &[Effect]) -> Result<Vec<Outcome>, Error> {
         let request = Request::parse(object);
         let mut outcomes = Vec::new();
-        let mut in_keycloak = Vec::new();
+        let (mut hand_overs, mut in_keycloak) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
                 Effect::AddFinalizer => self.index.put(report::finalizer(self, object, true).await?),
                 Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
-                Effect::HandOver { target, to } => outcomes.extend(self.hand_over(target, to).await?),
+                Effect::HandOver { target, to } => hand_overs.push((target, to)),
                 Effect::Record { digest, until } => {
                     self.leadership.may_give().map_err(|error| Error::WriteRecord(error.into()))?;
                     self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
@@ -39,7 +39,17 @@ impl Context {
                 }
             }
         }
-        outcomes.extend(join_all(in_keycloak).await);
+        // What goes in Keycloak does not wait for Kubernetes. Hand-overs are one after the other: they may be to one request.
+        let hand_over = async {
+            let mut handed_over = Vec::new();
+            for (target, to) in hand_overs {
+                handed_over.extend(self.hand_over(target, to).await?);
+            }
+            Ok::<_, Error>(handed_over)
+        };
+        let (handed_over, in_keycloak) = join(hand_over, join_all(in_keycloak)).await;
+        outcomes.extend(in_keycloak);
+        outcomes.extend(handed_over?);
         Ok(outcomes)
     }
 
@@ -61,11 +71,11 @@ impl Context {
         effect: &Effect,
         target: &TargetStatus,
     ) -> Result<OutcomeResult, String> {
-        let PinnedSubject { realm, realm_id, user_id, username } = subject;
+        let PinnedSubject { realm, realm_id, user_id, username, url: _ } = subject;
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
-        if let Some(why) = realm.is_another_than(realm_id).await {
+        if let Some(why) = realm.is_another_than(subject).await {
             return Err(why);
         }
         let words = |error: keycloak::Error| {
@@ -125,7 +135,7 @@ impl Context {
         let mut status = heir.status.clone().unwrap_or_default();
         let targets = status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
         targets.filter(|theirs| theirs.id == target.id).for_each(|theirs| theirs.pre_existing = false);
-        match report::status(self, &heir, &status, Urgency::End).await {
+        match report::status(self, &heir, &status, Urgency::Removal).await {
             Ok(_) => outcome(OutcomeResult::HandedOver),
             Err(error) if error.is_conflict() => self.read_again(&heir).await.map(|_| None),
             Err(error) => outcome(OutcomeResult::Failed(format!("cannot hand over: {}", chain(&error)))),

@@ -99,8 +99,8 @@ pub enum ApiError {
     /// What it has stored does not carry its seal: something changes statuses on their way, or the CRD is another version's.
     #[error("the API server has stored another status than it was sent")]
     NotAsSent,
-    /// It was not sent: too many writes wait, or the API server does not answer.
-    #[error("not sent: other writes to the API server are not answered yet")]
+    /// It was not sent: too many others were on their way.
+    #[error("not sent: the API server has not answered other writes yet")]
     NoTurn,
     /// It was not sent: only who leads writes.
     #[error("not sent")]
@@ -117,15 +117,6 @@ impl ApiError {
     pub fn is_unknown(&self) -> bool {
         match self {
             Self::Kube(_) => self.code().is_none_or(|code| code >= 500),
-            Self::Timeout(_) => true,
-            Self::NotAsSent | Self::NoTurn | Self::NotLeading(_) => false,
-        }
-    }
-
-    /// Whether nothing answered.
-    pub fn is_silence(&self) -> bool {
-        match self {
-            Self::Kube(_) => self.code().is_none(),
             Self::Timeout(_) => true,
             Self::NotAsSent | Self::NoTurn | Self::NotLeading(_) => false,
         }

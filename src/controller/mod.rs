@@ -148,8 +148,13 @@ impl Context {
     /// Whose holdings a request is about, once that is known.
     fn holder(&self, request: &Request) -> Option<Holder> {
         let subject = request.status.subject.as_ref()?;
-        // A realm that is not configured any more still keeps its requests apart from others.
-        let url = self.realms.get(&subject.realm).map_or(&subject.realm, |realm| &realm.config.url);
+        let here = self.realms.get(&subject.realm).map(|realm| &realm.config);
+        let url = match (&subject.url, here) {
+            (Some(url), Some(here)) if !here.is_of_server(url) => url,
+            (_, Some(here)) => &here.url,
+            // A realm that is not configured any more still keeps its requests apart from others.
+            (url, None) => url.as_ref().unwrap_or(&subject.realm),
+        };
         Some(Holder { url: url.clone(), realm_id: subject.realm_id.clone(), user_id: subject.user_id.clone() })
     }
 

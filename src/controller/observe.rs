@@ -41,6 +41,7 @@ impl Context {
             people: People::new(),
             rosters,
             realm_id: None,
+            url: None,
             targets: None,
             account: None,
             record: None,
@@ -78,7 +79,7 @@ impl Context {
                         observed.record =
                             Some(self.record.look(&digest, &policy.name).await.map_err(|error| chain(&error)));
                     }
-                    observed.realm_id = Some(id);
+                    (observed.realm_id, observed.url) = (Some(id), Some(realm.config.url.clone()));
                 }
                 Err(error) => {
                     observed.people.insert(request.requester.clone(), Lookup::Unknown(error.to_string()));

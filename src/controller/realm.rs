@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{people::Answers, sessions::Lifespans};
 use crate::{
-    api::{TargetStatus, TargetType},
+    api::{PinnedSubject, TargetStatus, TargetType},
     config::{self, UserMatch},
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
     keycloak::{self, ClientRole, Kind, Target, User},
@@ -92,14 +92,21 @@ impl Realm {
     }
 
     /// Why nothing may be touched in the realm that is there now, if it is not the one in which access was given: a copy
-    /// can have the same users and roles.
-    pub async fn is_another_than(&self, id: &str) -> Option<String> {
+    /// can have the same users and roles, and even the same ids.
+    pub async fn is_another_than(&self, subject: &PinnedSubject) -> Option<String> {
+        let config::Realm { name, url, realm, .. } = &self.config;
+        if let Some(pinned) = subject.url.as_ref().filter(|pinned| !self.config.is_of_server(pinned)) {
+            return Some(format!(
+                "the access was given on {pinned}, and realm {name} of the operator's configuration leads to {url} now: nothing \
+                 is touched there (if it is the same server, add {pinned} to the realm's formerUrls)"
+            ));
+        }
         if self.seen.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             // What cannot be asked refuses the write itself.
             let _ = self.beat().await;
         }
+        let id = &subject.realm_id;
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|seen| seen != id)?;
-        let config::Realm { url, realm, .. } = &self.config;
         Some(format!("realm {realm:?} of {url} has the id {seen:?} now, not {id:?}: nothing is touched in it"))
     }
 

@@ -121,12 +121,13 @@ impl Context {
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
         let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
-        let becomes_final = decision.status.as_ref().is_some_and(|status| status.phase.is_some_and(Phase::is_final));
-        let urgency = match request.phase() {
-            _ if removes => Urgency::Removal,
-            Some(Phase::Revoking) => Urgency::End,
-            _ if becomes_final => Urgency::End,
-            _ => Urgency::Other,
+        let revoking = [request.phase(), decision.status.as_ref().and_then(|status| status.phase)];
+        let urgency = if removes {
+            Urgency::Removal
+        } else if revoking.contains(&Some(Phase::Revoking)) {
+            Urgency::End
+        } else {
+            Urgency::Other
         };
         // What ends goes by who else holds what it gave, also where nothing is left to do in Keycloak.
         let about_others =
@@ -213,14 +214,12 @@ impl Context {
     }
 
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows
-    /// when it can, after the removal was repeated. While nobody can say who leads, what is proved gone is left alone: whoever
-    /// has it then may have it from somebody else.
+    /// when it can, after the removal was repeated. Until then what is proved gone is left alone: somebody else may lead, and
+    /// whoever has it then may have it from them.
     async fn remove_all_the_same(&self, object: &AccessRequest, effects: &[Effect]) {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let cut_off = self.leadership.may_give().is_err();
-        let gone = |target: &TargetStatus| {
-            cut_off && self.memory().get(uid).is_some_and(|memory| memory.gone.contains(&target.name))
-        };
+        let gone =
+            |target: &TargetStatus| self.memory().get(uid).is_some_and(|memory| memory.gone.contains(&target.name));
         let removes = |effect: &&Effect| matches!(effect, Effect::Unmap(target) if !gone(target));
         let removals: Vec<Effect> = effects.iter().filter(removes).cloned().collect();
         if removals.is_empty() {

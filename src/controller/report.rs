@@ -40,19 +40,18 @@ pub async fn status(
     status: &AccessRequestStatus,
     urgency: Urgency,
 ) -> Result<AccessRequest, ApiError> {
+    let uid = request.metadata.uid.as_deref().unwrap_or_default();
+    // What is known here only is not sent anywhere.
+    let turn = if context.index.is_vanished(uid) { None } else { Some(context.writes.turn(urgency).await?) };
     context.leadership.may_give()?;
     let mut object = request.clone();
-    let uid = request.metadata.uid.as_deref().unwrap_or_default();
     let seal = context.keyring.keys().seal(uid, status);
     object.status = Some(AccessRequestStatus { seal, ..status.clone() });
-    if context.index.keep(&object) {
+    let (false, Some(turn)) = (context.index.keep(&object), turn) else {
         // Nothing can change it, but what was sent to Keycloak for it may still be on its way.
         context.acknowledged(request, status);
         return Ok(object);
-    }
-    let turn = context.writes.turn(urgency).await?;
-    // It took its time.
-    context.leadership.may_give()?;
+    };
     context.index.sends(&object);
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
@@ -221,7 +220,7 @@ impl Context {
         let (recorder, leadership) = (Recorder::new(self.client.clone(), reporter), self.leadership.clone());
         let writes = self.writes.clone();
         tokio::spawn(async move {
-            let _turn = writes.event().await;
+            let Some(_turn) = writes.event().await else { return };
             // Whoever was paused and leads no more says nothing, either.
             if leadership.may_take().is_err() {
                 return;

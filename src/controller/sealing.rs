@@ -112,8 +112,13 @@ impl Context {
             token_lifespan: None,
             targets,
         };
-        let subject =
-            PinnedSubject { realm: policy.realm.clone(), realm_id, user_id: user.id, username: user.username };
+        let subject = PinnedSubject {
+            realm: policy.realm.clone(),
+            url: Some(realm.config.url.clone()),
+            realm_id,
+            user_id: user.id,
+            username: user.username,
+        };
         let status =
             AccessRequestStatus { subject: Some(subject), grant: Some(grant), ..AccessRequestStatus::default() };
         Ok(Some(Named { status, nothing: None }))

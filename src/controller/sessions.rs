@@ -67,11 +67,11 @@ impl Context {
     }
 
     async fn end_sessions_of(&self, subject: &PinnedSubject, which: &Sessions) -> Result<(), String> {
-        let PinnedSubject { realm, realm_id, user_id, username: _ } = subject;
+        let PinnedSubject { realm, realm_id, user_id, url: _, username: _ } = subject;
         let Some(realm) = self.realms.get(realm) else {
             return Err(format!("realm {realm:?} is not in the operator's configuration any more"));
         };
-        if let Some(why) = realm.is_another_than(realm_id).await {
+        if let Some(why) = realm.is_another_than(subject).await {
             return Err(why);
         }
         let which = match which {

@@ -49,6 +49,8 @@ pub struct Observed {
     pub rosters: Option<Arc<Rosters>>,
     /// The realm's id in Keycloak, if it was asked.
     pub realm_id: Option<String>,
+    /// Base URL of the server that was asked.
+    pub url: Option<String>,
     /// The request's grants as they are in Keycloak now, if [`Needs::targets`] asked for them.
     pub targets: Option<Result<Vec<Resolved>, TargetsError>>,
     /// What the subject has done in Keycloak, if [`Needs::targets`] asked for it and the policy wants something done; the

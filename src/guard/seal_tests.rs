@@ -39,7 +39,7 @@ fn full() -> Value {
     json!({
         "observedGeneration": 1, "phase": "Active", "policy": { "uid": "p1", "generation": 3 }, "ballot": "b1",
         "rules": "r1", "trustEpoch": "e1",
-        "subject": { "realm": "prod", "realmId": "realm", "userId": "alice", "username": "alice" },
+        "subject": { "realm": "prod", "url": "https://sso.example.com", "realmId": "realm", "userId": "alice", "username": "alice" },
         "votes": [vote("approve.hallpass.dev/b1.lead.1"), vote("approve.hallpass.dev/b1.lead.2")],
         "ends": [said("end.hallpass.dev/1"), said("end.hallpass.dev/2")],
         "requiredActions": [{ "name": "CONFIGURE_TOTP", "since": "2026-11-23T12:00:00Z", "done": "a credential otp" }],

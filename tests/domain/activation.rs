@@ -28,6 +28,7 @@ fn the_deadline_and_the_targets_are_recorded_before_anything_is_mapped() {
     let grant = answer.status().grant.clone().expect("a grant");
     assert_eq!((grant.starts_at.0, grant.deadline.0), (at(5), at(3605)));
     assert_eq!(intends(&answer), [("admin", false)]);
+    assert_eq!(answer.status().subject.as_ref().and_then(|subject| subject.url.as_deref()), Some(URL), "where");
     assert_eq!(answer.status().ends_at.as_deref(), Some("2026-11-23T13:00:05Z"));
 }
 

@@ -120,7 +120,7 @@ fn what_the_subject_had_before_stays() {
     assert_eq!(answer.targets()[0].state, TargetState::Kept);
     let done = world(&policy()).at(3601).outcome("debug", Removed).decide_on(&answer.after());
     done.is(Phase::Expired)
-        .says("its time is up; admin stays: it was there before; tokens issued before may carry it until ");
+        .says("its time is up; left in place: admin (there before); tokens issued before may carry it until ");
     assert_eq!(done.targets().iter().map(|t| t.state).collect::<Vec<_>>(), [TargetState::Kept, TargetState::Removed]);
 }
 
@@ -162,7 +162,7 @@ fn the_last_holder_takes_it_away() {
     for holder in holders {
         let answer = world.clone().beside(&holder).decide(&ended());
         answer.is_for(Phase::Revoked, "Ended").does(&["remove finalizer"]);
-        answer.says("; admin stays: another request holds it");
+        answer.says("; left in place: admin (held by another request)");
         assert_eq!(answer.targets()[0].state, TargetState::Kept);
     }
     let no_holders = [

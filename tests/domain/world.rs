@@ -36,6 +36,8 @@ pub const FLUX: &str = "system:serviceaccount:flux:apply";
 pub const LEADS: &str = "oidc:/payments/leads";
 pub const SECURITY: &str = "oidc:/security";
 pub const PAYMENTS: &str = "oidc:/payments";
+/// Where Keycloak is.
+pub const URL: &str = "https://sso.example.com";
 /// The ballot of a request that was seen.
 pub const BALLOT: &str = "b0";
 
@@ -219,6 +221,7 @@ impl World {
         Observed {
             guard: if guard { self.guard.clone() } else { Guard::NotAsked },
             realm_id: (gives && asks).then(|| self.realm_id.to_owned()),
+            url: (gives && asks).then(|| URL.to_owned()),
             targets: match (&policy, targets) {
                 (PolicyView::Ready(policy), true) => Some(self.targets(policy, request)),
                 _ => None,
@@ -388,7 +391,13 @@ pub fn words(effect: &Effect) -> String {
 }
 
 pub fn alice() -> PinnedSubject {
-    PinnedSubject { realm: "prod".into(), realm_id: "realm".into(), user_id: "alice".into(), username: "alice".into() }
+    PinnedSubject {
+        realm: "prod".into(),
+        url: None,
+        realm_id: "realm".into(),
+        user_id: "alice".into(),
+        username: "alice".into(),
+    }
 }
 
 /// Fails unless the API server would store this status.

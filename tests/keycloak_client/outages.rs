@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use wiremock::ResponseTemplate;
 
-use crate::peer::{Peer, REALM_ID, TOKEN_PATH, answer, answer_json, hasty, realm, secret_file};
+use crate::peer::{Peer, REALM_ID, TOKEN_PATH, answer, answer_json, limited, realm, secret_file};
 
 const ROLE_PATH: &str = "/users/u1/role-mappings/realm";
 
@@ -66,7 +66,8 @@ async fn five_hundred_revocations_against_a_server_that_hangs_wait_once() {
             count.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let client = hasty(&realm(&url, secret_file("s")));
+    let limit = Duration::from_secs(3);
+    let client = limited(&realm(&url, secret_file("s")), limit);
     let begin = Instant::now();
     let errors = unmaps(&client, 500).await;
     assert!(begin.elapsed() < Duration::from_secs(10), "one after the other they take minutes: {:?}", begin.elapsed());
@@ -74,7 +75,9 @@ async fn five_hundred_revocations_against_a_server_that_hangs_wait_once() {
     while client.outage().is_none() {
         unmap(&client).await;
     }
+    let begin = Instant::now();
     let errors = unmaps(&client, 500).await;
+    assert!(begin.elapsed() < limit * 2, "at most one tries, and nobody waits for it: {:?}", begin.elapsed());
     for error in errors {
         assert_eq!(error.kind(), Kind::NotSent, "{error}");
         let text = error.to_string();

@@ -117,6 +117,7 @@ impl Peer {
 /// The realm `acme` at this address.
 pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
     Realm {
+        former_urls: Vec::new(),
         name: "prod".into(),
         url: url.into(),
         realm: "acme".into(),
@@ -131,8 +132,12 @@ pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
 }
 
 pub(crate) fn hasty(realm: &Realm) -> Client {
-    let limits =
-        Limits { write: Duration::from_secs(1), read: Duration::from_secs(1), sessions: Duration::from_secs(1) };
+    limited(realm, Duration::from_secs(1))
+}
+
+/// A client that waits for so long and no longer.
+pub(crate) fn limited(realm: &Realm, limit: Duration) -> Client {
+    let limits = Limits { write: limit, read: limit, sessions: limit };
     Client::with(realm, Options { limits, ..Options::default() }).expect("valid configuration")
 }
 

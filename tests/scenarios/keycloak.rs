@@ -20,6 +20,7 @@ fn configured(admin: &Admin, robot: &Robot) -> Realm {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("secret"));
     fs::write(&file, &robot.secret).expect("write the secret");
     Realm {
+        former_urls: Vec::new(),
         name: "prod".into(),
         url: admin.stack.url.clone(),
         realm: admin.stack.realm.clone(),

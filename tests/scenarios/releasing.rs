@@ -2,11 +2,14 @@
 
 use std::fs;
 
-use hallpass::api::{Phase, TargetState};
+use hallpass::api::{AccessRequestStatus, Phase, TargetState};
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
 
-use crate::world::{Stack, World};
+use crate::{
+    request::condition,
+    world::{Stack, World},
+};
 
 /// The operator's configuration is as it was when this is dropped.
 struct Configuration {
@@ -46,12 +49,26 @@ async fn what_can_never_be_proved_gone_is_held_until_the_configuration_gives_it_
     // when its server is gone
     let configuration = Configuration::of(&w);
     let url = configuration.before.lines().find(|line| line.trim().starts_with("url: ")).unwrap();
-    let gone = configuration.before.replacen(url, "  url: https://127.0.0.1:1", 1);
+    let elsewhere = configuration.before.replacen(url, "  url: https://127.0.0.1:1", 1);
+    configuration.is(&elsewhere);
+    w.operator("restart").await;
+    // then what is elsewhere now is not asked: it may be a copy
+    let words = request.says(Phase::Revoking, "RevocationFailed").await;
+    let given_on = url.trim().trim_start_matches("url: ");
+    let expected =
+        format!("the access was given on {given_on}, and realm prod of the operator's configuration leads to");
+    assert!(words.contains(&expected), "{words}");
+    // when somebody says that it is the same server
+    let gone = elsewhere.replacen(
+        "  url: https://127.0.0.1:1",
+        &format!("  url: https://127.0.0.1:1\n  formerUrls: [\"{given_on}\"]"),
+        1,
+    );
     configuration.is(&gone);
     w.operator("restart").await;
     // then it is held
-    let words = request.says(Phase::Revoking, "RevocationFailed").await;
-    assert!(words.contains("connection refused"), "{words}");
+    let refused = |status: &AccessRequestStatus| condition(status, "Ready").message.contains("connection refused");
+    request.until("connection refused", |status| status.phase == Some(Phase::Revoking) && refused(status)).await;
     // when somebody gives it up
     configuration.is(&format!("{gone}\nrelease:\n  realms: [{realm}]\n"));
     w.operator("restart").await;

@@ -204,18 +204,28 @@ impl World {
     /// A world beside others.
     pub async fn new() -> Self {
         realms::ready().await;
-        Self::with(Turn::Shared(TURNS.clone().read_owned().await)).await
+        Self::with(Turn::Shared(TURNS.clone().read_owned().await)).await.in_force().await
     }
 
     /// A world while no other is there: for scenarios that stop the operator or break what all share.
     pub async fn alone() -> Self {
         realms::ready().await;
-        Self::with(Turn::Alone(TURNS.clone().write_owned().await)).await
+        Self::with(Turn::Alone(TURNS.clone().write_owned().await)).await.in_force().await
     }
 
     /// A world of tests that run an operator of their own.
     pub async fn without_operator() -> Self {
         Self::with(Turn::Alone(TURNS.clone().write_owned().await)).await
+    }
+
+    /// The operator runs, and an epoch has begun: what is created before may be older than it, and is refused. A scenario that
+    /// failed may have left no operator, and is not to fail all that follow.
+    async fn in_force(self) -> Self {
+        if self.stack.ask_operator("/readyz").await.is_err() {
+            self.stack.dev(&["operator", "start"]).await;
+        }
+        self.another_epoch(None).await;
+        self
     }
 
     async fn with(turn: Turn) -> Self {

@@ -55,6 +55,9 @@ realms:
   {{- with .serviceAccounts }}
   serviceAccounts: {{- toYaml . | nindent 2 }}
   {{- end }}
+  {{- with .formerUrls }}
+  formerUrls: {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- with .settleTime }}
   settleTime: {{ . | quote }}
   {{- end }}

@@ -111,6 +111,7 @@ impl Draft<'_> {
         self.status.grants = Some(names.join(", "));
         self.status.subject = Some(PinnedSubject {
             realm: policy.realm.clone(),
+            url: None,
             realm_id: realm_id.to_owned(),
             user_id: subject.id.clone(),
             username: subject.username.clone(),

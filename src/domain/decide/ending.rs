@@ -238,12 +238,12 @@ fn over(mut draft: Draft<'_>, mut grant: GrantStatus, cause: EndReason) -> Decis
 /// What a person should know of what has ended: what stays, and why, and until when older tokens may carry what is gone.
 fn what_is_left(grant: &GrantStatus) -> String {
     let mut words = String::new();
-    for (before, why) in [(true, "it was there before"), (false, "another request holds it")] {
+    for (before, why) in [(true, "there before"), (false, "held by another request")] {
         let kept = grant.targets.iter().filter(|target| target.state == TargetState::Kept);
         let names: Vec<_> =
             kept.filter(|target| target.pre_existing == before).map(|target| target.name.as_str()).collect();
         if !names.is_empty() {
-            words = format!("{words}; {} stays: {why}", names.join(", "));
+            words = format!("{words}; left in place: {} ({why})", names.join(", "));
         }
     }
     if let Some(until) = &grant.powerless_at {

@@ -378,6 +378,9 @@ impl Draft<'_> {
         let sessions = sessions::at_end(policy, targets.iter().any(|target| target.administers));
         let targets: Vec<TargetStatus> = targets.iter().map(|target| self.intended(target)).collect();
         let effects = super::live::effects_for(&targets);
+        if let Some(subject) = &mut self.status.subject {
+            subject.url.clone_from(&self.observed.url);
+        }
         self.status.ends_at = Some(deadline.to_string());
         self.status.grant = Some(GrantStatus {
             starts_at: Time(starts_at),
