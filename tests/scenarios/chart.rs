@@ -7,6 +7,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use hallpass::{
@@ -91,7 +92,9 @@ fn the_example_values_make_a_chart_that_the_operator_accepts() {
     );
     assert!(done, "{text}");
 
-    let objects = rendered(&values, &["--set", "serviceAccount.name=op", "--api-versions", MUTATING]);
+    let rest = r#"realms[0].formerUrls={https://old.example.com},realms[0].settleTime=6m,realms[0].checkInterval=5m"#;
+    let set = ["--set", "serviceAccount.name=op", "--set", rest, "--api-versions", MUTATING];
+    let objects = rendered(&values, &set);
     for object in OBJECTS {
         let (kind, name) = object.split_once(' ').expect("kind and name");
         let object = find(&objects, kind, name);
@@ -113,6 +116,9 @@ fn the_example_values_make_a_chart_that_the_operator_accepts() {
     let config = Config::load(&file).expect("a configuration that the operator reads");
     let realm = &config.realms[0];
     assert_eq!((realm.name.as_str(), realm.identity.username_prefix.as_str()), ("prod", "oidc:"));
+    assert!(realm.is_of_server("https://old.example.com"));
+    let durations = (realm.settling_time(), realm.checking_interval());
+    assert_eq!(durations, (Some(Duration::from_mins(6)), Duration::from_mins(5)));
     // What the configuration names is what the Pod mounts.
     let pod = &find(&objects, "Deployment", "hallpass")["spec"]["template"]["spec"];
     assert_eq!(pod["serviceAccountName"], "op");
