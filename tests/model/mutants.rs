@@ -6,7 +6,7 @@
 //! record.
 
 use super::{
-    protocol::{COMES_TO_REST, Config, DEADLINE, FINAL, ONE_WRITER, Protocol, TAKES_NOTHING},
+    protocol::{COMES_TO_REST, Config, DEADLINE, FINAL, HOLDS, LEAVES_NOTHING, ONE_WRITER, Protocol, TAKES_NOTHING},
     rules::{ALL, Rules},
     runs::{NOTHING, SAME, explore},
     state::Budget,
@@ -53,6 +53,8 @@ mutants! {
     nobody_takes_over:
         |rules| rules.domain.hands_over = false, Config { budget: MEDDLED.budget, ..WITHIN } => COMES_TO_REST;
     who_is_due_holds: |rules| rules.domain.strict_holders = false, SAME => COMES_TO_REST;
+    nobody_else_holds: |rules| rules.domain.heeds_holders = false, WITHIN => HOLDS;
+    an_intent_was_never_mapped: |rules| rules.domain.removes_intents = false, FAULT => LEAVES_NOTHING;
 
     a_new_deadline_when_it_goes_on:
         |rules| (rules.domain.keeps_deadline, rules.crd) = (false, false), Config { ticks: 3, lasting: [2, 2], ..SAME } => DEADLINE;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hallpass::{
-    api::{Phase, TargetStatus},
+    api::{Phase, TargetState, TargetStatus},
     domain::{Decision, Effect, Observed, Request, duration::later},
 };
 use jiff::Timestamp;
@@ -41,7 +41,17 @@ pub fn before(rules: &Domain, mut request: Request, observed: &mut Observed, now
             }
         }
     }
-    let has_heirs = !observed.siblings.is_empty() && request.phase() == Some(Phase::Revoking);
+    let revoking = request.phase() == Some(Phase::Revoking);
+    if !approved && !rules.heeds_holders {
+        observed.siblings.clear();
+    }
+    if revoking && !rules.removes_intents {
+        let targets = request.status.grant.iter_mut().flat_map(|grant| &mut grant.targets);
+        targets
+            .filter(|target| target.state == TargetState::Intended)
+            .for_each(|target| target.state = TargetState::Removed);
+    }
+    let has_heirs = !observed.siblings.is_empty() && revoking;
     if !rules.settles || (has_heirs && !rules.settles_at_hand_over) {
         observed.travelling.clear();
         observed.outcomes.iter_mut().for_each(|outcome| outcome.travelling = None);

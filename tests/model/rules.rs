@@ -57,6 +57,10 @@ pub struct Domain {
     pub strict_holders: bool,
     /// An activation that goes on keeps its deadline.
     pub keeps_deadline: bool,
+    /// What another request holds is not removed.
+    pub heeds_holders: bool,
+    /// What was meant to be mapped is removed, too: nobody knows whether it arrived.
+    pub removes_intents: bool,
     /// Nothing is settled while a write without an answer may still arrive.
     pub settles: bool,
     /// Nor is what another request holds.
@@ -93,6 +97,8 @@ pub const DOMAIN: Domain = Domain {
     waits_for_revoking: true,
     strict_holders: true,
     keeps_deadline: true,
+    heeds_holders: true,
+    removes_intents: true,
     settles: true,
     settles_at_hand_over: true,
 };
