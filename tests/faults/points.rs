@@ -90,7 +90,7 @@ fn faults(kind: &str) -> Vec<(Fault, Then)> {
     faults.extend([500, 503, 401, 403].map(|status| Fault::Status(status, Before)));
     faults.extend([Garbage::Html, Garbage::Empty, Garbage::Truncated].map(Fault::Body));
     let mut all: Vec<(Fault, Then)> = faults.into_iter().map(|fault| (fault, Then::Nothing)).collect();
-    all.push((Fault::Kill(Before), Then::Restart));
+    all.extend([Then::Restart, Then::LongDeath].map(|then| (Fault::Kill(Before), then)));
     // Events are a help for people: nothing depends on them.
     if rest.starts_with("POST events") {
         return vec![(Fault::Cut(Before), Then::Nothing), (Fault::Kill(Before), Then::Restart)];
@@ -102,7 +102,6 @@ fn faults(kind: &str) -> Vec<(Fault, Then)> {
     unknown.extend([500, 504].map(|status| Fault::Status(status, After)));
     all.extend(unknown.iter().map(|fault| (*fault, Then::Nothing)));
     all.push((Fault::Down(After), Then::Nothing));
-    all.push((Fault::Kill(Before), Then::LongDeath));
     all.extend([Fault::Cut(After), Fault::Late].map(|fault| (fault, Then::Restart)));
     all.extend([Fault::Cut(After), Fault::Late].map(|fault| (fault, Then::LongDeath)));
     for then in [Then::Restart, Then::LongDeath] {
