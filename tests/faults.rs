@@ -87,6 +87,7 @@ async fn what_was_there_before_stays_and_nothing_else_in_a_random_history() {
     let outcome = history::play(&stage, seed, plan).await;
     let outcome = outcome.unwrap_or_else(|why| panic!("{why}\nto play it again: HALLPASS_SEED={seed}"));
     outcome.tell("history", seed);
+    outcome.proves_something();
     stage.clear().await;
 }
 
@@ -105,7 +106,9 @@ async fn many_short_requests_leave_nothing_behind_and_the_operator_small() {
     for part in 0..4 {
         let lasts = Duration::from_mins(minutes) / 4;
         let outcome = history::play(&stage, seed + part, plan(lasts)).await;
-        outcome.unwrap_or_else(|why| panic!("{why}\nHALLPASS_SEED={seed}")).tell("soak", seed + part);
+        let outcome = outcome.unwrap_or_else(|why| panic!("{why}\nHALLPASS_SEED={seed}"));
+        outcome.tell("soak", seed + part);
+        outcome.proves_something();
         stage.forget();
         sizes.push(stage.operator.memory().await.expect("it runs"));
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use hallpass::api::{AccessRequest, END, Phase};
+use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -17,7 +18,7 @@ use tokio::{sync::Mutex, time::sleep};
 use crate::{
     dice::Dice,
     keycloak_admin::{self, Group, Role, unique},
-    model::{Asked, Model},
+    model::{Asked, Model, Requests},
     people::Person,
     policy::Policy,
     request::{Ask, Request},
@@ -107,23 +108,44 @@ struct History<'a> {
     told: std::sync::Mutex<Vec<String>>,
 }
 
+/// How often Keycloak was compared with the model, and how often with a role or group of a request that was Active.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looks {
+    all: usize,
+    held: usize,
+}
+
 /// What happened, in numbers.
 pub struct Outcome {
     pub requests: usize,
     pub phases: BTreeMap<String, usize>,
     pub faults: (usize, usize),
-    pub looks: usize,
+    pub looks: Looks,
     pub starts: usize,
 }
 
 impl Outcome {
     pub fn tell(&self, what: &str, seed: u64) {
         let Self { requests, phases, faults: (happened, meant), looks, starts } = self;
+        let Looks { all, held } = looks;
         println!(
             "{what}: {requests} requests {phases:?}, {happened} of {meant} faults, the operator started {starts} times, \
-             compared {looks} times, HALLPASS_SEED={seed}"
+             compared {all} times, with {held} things that were held, HALLPASS_SEED={seed}"
         );
     }
+
+    /// A history in which nothing failed and nobody had anything would pass whatever the operator does.
+    pub fn proves_something(&self) {
+        assert!(self.faults.0 > 0, "of {} faults none happened", self.faults.1);
+        assert!(self.looks.held > 0, "nobody ever had anything: {:?}", self.looks);
+    }
+}
+
+/// Whether a request keeps what it gave in place: nothing has ended it, and it is not due.
+fn holds(request: &AccessRequest) -> bool {
+    let ended = request.annotations().keys().any(|key| key.starts_with(END));
+    let lives = request.grant().is_some_and(|grant| Timestamp::now() < grant.deadline.0);
+    request.phase() == Some(Phase::Active) && lives && !ended && request.metadata.deletion_timestamp.is_none()
 }
 
 /// Plays a history. What is wrong is an error that tells all moves.
@@ -135,13 +157,13 @@ pub async fn play(stage: &Stage, seed: u64, plan: Plan) -> Result<Outcome, Strin
         *over.lock().await = true;
     };
     let looks = async {
-        let mut looks = 0;
+        let mut looks = Looks::default();
         while !*over.lock().await {
-            history.looks().await?;
-            looks += 1;
+            looks.held += history.looks().await?;
+            looks.all += 1;
             sleep(Duration::from_millis(500)).await;
         }
-        Ok::<usize, String>(looks)
+        Ok::<Looks, String>(looks)
     };
     let ended = async {
         let (looked, ()) = tokio::join!(looks, moves);
@@ -260,7 +282,7 @@ impl<'a> History<'a> {
         let mut model = self.model.lock().await;
         self.tell(&format!("an administrator {} {thing} of person {person}", if maps { "maps" } else { "unmaps" }));
         if maps {
-            let open = self.open().await;
+            let open = self.requests().await.open;
             model.mapped((person, thing), &open);
         } else {
             model.unmapped((person, thing));
@@ -315,28 +337,39 @@ impl<'a> History<'a> {
         self.stage.script.strike(place, fault);
     }
 
-    /// Names of the requests that are not over. What is not there is over.
-    async fn open(&self) -> BTreeSet<String> {
+    /// The requests as they are now. What is not there is over.
+    async fn requests(&self) -> Requests {
         let all = self.stage.w.requests().list(&ListParams::default()).await.expect("the API server answers");
-        let is_over = |request: &AccessRequest| {
-            request.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final)
-        };
-        all.into_iter().filter(|request| !is_over(request)).map(|request| request.name_any()).collect()
+        let mut now = Requests::default();
+        for request in all {
+            if holds(&request) {
+                now.held.insert(request.name_any());
+            }
+            if !request.phase().is_some_and(Phase::is_final) {
+                now.open.insert(request.name_any());
+            }
+        }
+        now
     }
 
-    /// Compares Keycloak with the model, while nobody asks and no administrator does anything.
-    async fn looks(&self) -> Result<(), String> {
+    /// Compares Keycloak with the model, while nobody asks and no administrator does anything; says how much was held.
+    async fn looks(&self) -> Result<usize, String> {
+        let mut held = 0;
         for (number, (person, _)) in self.people.iter().enumerate() {
             let model = self.model.lock().await;
-            let open = self.open().await;
+            let mut requests = self.requests().await;
             let has = self.has(&person.user).await;
-            let wrong = model.complaints(number, &has, self.things.len(), &open);
+            // Revoking is written before anything is taken away: who is Active afterwards had it at that moment.
+            let afterwards = self.requests().await.held;
+            requests.held.retain(|name| afterwards.contains(name));
+            held += model.holds(number, &requests.held).len();
+            let wrong = model.complaints(number, &has, self.things.len(), &requests);
             if !wrong.is_empty() {
                 self.tell(&format!("person {number} has {has:?}"));
                 return Err(wrong.join("\n"));
             }
         }
-        Ok(())
+        Ok(held)
     }
 
     async fn has(&self, user: &keycloak_admin::Person) -> BTreeSet<usize> {
@@ -346,11 +379,11 @@ impl<'a> History<'a> {
     }
 
     /// All comes to its end by itself.
-    async fn ends(&self, looks: usize) -> Result<Outcome, String> {
+    async fn ends(&self, looks: Looks) -> Result<Outcome, String> {
         let begin = Instant::now();
-        while !self.open().await.is_empty() || !self.stage.script.is_quiet() {
+        while !self.requests().await.open.is_empty() || !self.stage.script.is_quiet() {
             if begin.elapsed() > PATIENCE {
-                return Err(format!("not over within {PATIENCE:?}: {:?}", self.open().await));
+                return Err(format!("not over within {PATIENCE:?}: {:?}", self.requests().await.open));
             }
             sleep(Duration::from_millis(200)).await;
         }
