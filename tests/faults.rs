@@ -29,10 +29,14 @@ mod people;
 mod points;
 #[path = "scenarios/policy.rs"]
 mod policy;
+#[path = "faults/proofs.rs"]
+mod proofs;
 #[path = "faults/proxy.rs"]
 mod proxy;
 #[path = "scenarios/realms.rs"]
 mod realms;
+#[path = "scenarios/removals.rs"]
+mod removals;
 #[path = "scenarios/report.rs"]
 mod report;
 #[path = "scenarios/request.rs"]

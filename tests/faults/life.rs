@@ -16,6 +16,7 @@ use crate::{
     operator::Operator,
     people::Person,
     policy::Policy,
+    proofs,
     request::{Ask, Request},
     script::{Fault, Place, Script, When},
     stage::{Slot, Stage},
@@ -117,6 +118,8 @@ struct Life<'a> {
     person: Person,
     client: Client,
     requests: Vec<(Request, Phase)>,
+    /// Until then at least, some request holds the client role, whatever becomes of the operator.
+    held: Option<Timestamp>,
 }
 
 /// Lives one life in a slot.
@@ -134,7 +137,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     let client = stage.w.somebody_called(&person.username).await;
     let number = stage.script.enlist([slot.keys(), vec![user.id.clone(), user.username.clone()]].concat());
     let policy = if story == Story::Sessions { &slot.ending_sessions } else { &slot.policy };
-    let mut life = Life { stage, slot, number, point, policy, person, client, requests: Vec::new() };
+    let mut life = Life { stage, slot, number, point, policy, person, client, requests: Vec::new(), held: None };
     let undertaker = point
         .filter(|point| point.then != Then::Nothing)
         .map(|point| tokio::spawn(bury(stage.script.clone(), stage.operator.clone(), number, point.clone())));
@@ -171,8 +174,8 @@ pub async fn due_beside_a_look(stage: &Stage) -> Result<SignedDuration, String> 
     let person = Person::new(stage.w.clone(), user.clone());
     let client = stage.w.somebody_called(&person.username).await;
     let number = stage.script.enlist([slot.keys(), vec![user.id.clone(), user.username.clone()]].concat());
-    let mut life =
-        Life { stage, slot, number, point: None, policy: &slot.policy, person, client, requests: Vec::new() };
+    let (policy, requests) = (&slot.policy, Vec::new());
+    let mut life = Life { stage, slot, number, point: None, policy, person, client, requests, held: None };
     let first = life.asks(&["realm"], "8s", Phase::Expired).await?;
     let deadline = |now: &AccessRequest| now.grant().map(|grant| grant.deadline.0);
     let due = deadline(&life.has_it(&first).await?).ok_or("nothing was given")?;
@@ -266,7 +269,8 @@ impl Life<'_> {
         let first = self.asks(&["realm", "client"], "10m", Phase::Revoked).await?;
         self.has_it(&first).await?;
         let second = self.asks(&["client", "group"], &format!("{}s", SHORT.as_secs()), Phase::Expired).await?;
-        self.has_it(&second).await?;
+        let given = self.has_it(&second).await?;
+        self.held = given.grant().map(|grant| grant.deadline.0.max(Timestamp::now()));
         let annotation = json!({"metadata": {"annotations": {format!("{END}{}", unique("e")): self.person.username}}});
         let api: Api<AccessRequest> = first.api(self.client.clone());
         let ended = api.patch(&first.name, &PatchParams::default(), &Patch::Merge(&annotation)).await;
@@ -302,9 +306,16 @@ impl Life<'_> {
                     let (wrong, late) = self.judge(&now, *expected);
                     problems.extend(wrong);
                     latest = latest.max(late);
+                    let (user, disturbed) = (&self.person.user, self.point.is_some());
+                    let early = proofs::ended_too_early(self.stage, user, &now, disturbed).await;
+                    problems.extend(early.into_iter().map(|wrong| format!("{}: {wrong}", request.name)));
                 }
             }
             problems.extend(self.stage.ledger.complaints(&request.name));
+        }
+        if let Some(held) = self.held {
+            let role = &self.slot.client_role.id;
+            problems.extend(proofs::taken_before(self.stage, &self.person.user, role, held).await);
         }
         if latest > BOUND {
             problems.push(format!("gone {latest:#} after the deadline, or after the operator's last start"));
