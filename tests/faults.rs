@@ -59,16 +59,15 @@ use stage::Stage;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_whatever_fails_at_some_points_of_a_life() {
     let points = trial::number("HALLPASS_FAULT_POINTS").unwrap_or(90);
-    trial::try_points(usize::try_from(points).unwrap(), Duration::from_secs(150)).await;
+    trial::try_points(Some(usize::try_from(points).unwrap()), Some(Duration::from_secs(150))).await;
 }
 
-/// All of it: hours.
+/// All of it: hours. Only who sets a limit may end before all is tried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "make fault-test"]
 async fn nothing_is_left_whatever_fails_at_any_point_of_a_life() {
-    let points = trial::number("HALLPASS_FAULT_POINTS").map_or(usize::MAX, |points| usize::try_from(points).unwrap());
-    let minutes = trial::number("HALLPASS_FAULT_MINUTES").unwrap_or(24 * 60);
-    trial::try_points(points, Duration::from_mins(minutes)).await;
+    let points = trial::number("HALLPASS_FAULT_POINTS").map(|points| usize::try_from(points).unwrap());
+    trial::try_points(points, trial::number("HALLPASS_FAULT_MINUTES").map(Duration::from_mins)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

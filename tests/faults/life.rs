@@ -83,11 +83,14 @@ impl fmt::Display for Point {
 
 /// Those who wait for one another before the operator is killed in their midst.
 #[derive(Clone)]
-pub struct Company(Arc<Barrier>);
+pub struct Company {
+    size: usize,
+    barrier: Arc<Barrier>,
+}
 
 impl Company {
     pub fn of(size: usize) -> Self {
-        Self(Arc::new(Barrier::new(size)))
+        Self { size, barrier: Arc::new(Barrier::new(size)) }
     }
 
     pub fn none() -> Self {
@@ -249,17 +252,19 @@ impl Life<'_> {
     }
 
     async fn start(&mut self, company: &Company) -> Result<(), String> {
-        let given = match self.asks(&["realm", "client", "group"], "12s", Phase::Expired).await {
+        // The more ask, the longer it takes until all have it: what is over before the operator dies proves nothing.
+        let seconds = 10 + 2 * company.size;
+        let given = match self.asks(&["realm", "client", "group"], &format!("{seconds}s"), Phase::Expired).await {
             Ok(request) => self.has_it(&request).await.map(drop),
             Err(error) => Err(error),
         };
         // All count from here on, and the operator dies once.
-        company.0.wait().await;
+        company.barrier.wait().await;
         self.begins(true);
-        if company.0.wait().await.is_leader() {
+        if company.barrier.wait().await.is_leader() {
             self.stage.script.kill().await;
         }
-        company.0.wait().await;
+        company.barrier.wait().await;
         self.stage.operator.is_ready().await;
         given
     }

@@ -1,7 +1,7 @@
 //! Points, tried one after another or, where nobody else feels the fault, several at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     env,
     hash::{DefaultHasher, Hash, Hasher},
     time::{Duration, Instant},
@@ -19,7 +19,9 @@ use crate::{
 
 /// How many lives at a time.
 const SLOTS: usize = 12;
-/// Points that found a defect once. A part always begins with them.
+/// So many are tried however long it takes: less proves nothing.
+const LEAST: usize = 10;
+/// Points that found a defect once. A part always begins with them, and tries all of them.
 const FOUND: [&str; 3] = [
     "Three/api PUT accessrequests/*/status#2/kill-late/Restart",
     "Start/api GET accessrequests#1/hang-before/Nothing",
@@ -63,33 +65,42 @@ struct Trial {
     score: Score,
     begin: Instant,
     total: usize,
+    /// Of those so many have to be tried.
+    least: usize,
 }
 
-/// Tries points: at most so many, and for at most so long.
-pub async fn try_points(most: usize, time: Duration) {
+fn is_found(point: &Point) -> bool {
+    FOUND.contains(&point.to_string().as_str())
+}
+
+/// Tries points: at most so many, and for at most so long, if that is said.
+pub async fn try_points(most: Option<usize>, time: Option<Duration>) {
     let seed = seed();
     let begin = Instant::now();
     let stage = Stage::prepare(SLOTS).await;
     let mut points = enumerate(&record(&stage).await);
     println!("faults: {} points, HALLPASS_SEED={seed}", points.len());
+    let names: HashSet<String> = points.iter().map(Point::to_string).collect();
+    let gone: Vec<&str> = FOUND.into_iter().filter(|name| !names.contains(*name)).collect();
+    assert!(gone.is_empty(), "a life has no such call any more, what once found a defect is not tried: {gone:?}");
     if let Ok(words) = env::var("HALLPASS_FAULT") {
         points.retain(|point| words.split(' ').all(|word| point.to_string().contains(word)));
+        assert!(!points.is_empty(), "HALLPASS_FAULT: no point has {words:?} in its name");
     }
     points.retain(is_ours);
     Dice::new(seed).shuffle(&mut points);
-    if most < points.len() {
-        points.sort_by_key(|point| !FOUND.contains(&point.to_string().as_str()));
+    if let Some(most) = most.filter(|most| *most < points.len()) {
+        points.sort_by_key(|point| !is_found(point));
         points.truncate(most);
     }
-    let rounds = rounds(points);
-    let total = rounds.iter().map(Vec::len).sum();
-    let mut trial = Trial { stage, score: Score::default(), begin, total };
-    for round in rounds {
-        if begin.elapsed() > time {
-            println!("faults: the time is up");
-            break;
+    let total = points.len();
+    let least = if time.is_some() { total.min(LEAST) } else { total };
+    let mut trial = Trial { stage, score: Score::default(), begin, total, least };
+    for round in rounds(points) {
+        let is_up = time.is_some_and(|time| begin.elapsed() > time);
+        if !is_up || trial.score.tried < least || round.iter().any(is_found) {
+            trial.round(&round).await;
         }
-        trial.round(&round).await;
     }
     trial.ends(seed).await;
 }
@@ -173,9 +184,14 @@ impl Trial {
         for (fault, (tried, failed, late)) in &by_fault {
             println!("  {fault:<28} {tried:>5} {failed:>4} {late:#}");
         }
-        let seconds = self.begin.elapsed().as_secs();
-        println!("faults: {tried} tried in {seconds} s, {hit} hit, {} failed, HALLPASS_SEED={seed}", failed.len());
+        let (seconds, total, least) = (self.begin.elapsed().as_secs(), self.total, self.least);
+        println!(
+            "faults: {tried} of {total} tried in {seconds} s, {hit} hit, {} failed, HALLPASS_SEED={seed}",
+            failed.len()
+        );
         self.stage.clear().await;
         assert!(failed.is_empty(), "to try one again: HALLPASS_FAULT='…' make fault-test\n{}", failed.join("\n"));
+        assert!(tried >= least, "only {tried} points were tried, and not {least}");
+        assert!(hit * 10 >= tried * 9, "of {tried} faults only {hit} happened: nothing is known of the others");
     }
 }
