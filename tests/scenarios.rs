@@ -93,6 +93,8 @@ mod realms;
 mod refusing;
 #[path = "scenarios/releasing.rs"]
 mod releasing;
+#[path = "scenarios/removals.rs"]
+mod removals;
 #[path = "scenarios/report.rs"]
 mod report;
 #[path = "scenarios/request.rs"]

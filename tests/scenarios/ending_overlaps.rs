@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 use hallpass::api::{Phase, TargetState};
 
-use crate::{keycloak_admin::unique, request::Request, world::World};
+use crate::{keycloak_admin::unique, removals::removals, request::Request, world::World};
 
 /// Requests of one person for one role, under two policies in turn. `+a` starts a request and `-a` ends it. After each
-/// step the role is there while a request is live, or always if the person had it before.
+/// step the role is there while a request is live, or always if the person had it before. It was removed as often as the
+/// last request has ended, and not for a moment in between.
 async fn story(w: &World, had_it_before: bool, steps: &str) {
     let alice = w.person("alice").await;
     let role = w.keycloak.realm_role("admin").await;
@@ -18,7 +19,7 @@ async fn story(w: &World, had_it_before: bool, steps: &str) {
     let policy = |start: &str| w.policy(start).realm_role("admin", &role.name).requester(&alice).automatic();
     let policies = [policy("oncall").ready().await, policy("release").ready().await];
     let mut live: BTreeMap<&str, Request> = BTreeMap::new();
-    let mut started = 0;
+    let (mut started, mut removed) = (0, 0);
     for step in steps.split(' ') {
         let name = &step[1..];
         if step.starts_with('+') {
@@ -32,7 +33,10 @@ async fn story(w: &World, had_it_before: bool, steps: &str) {
             let status = request.reaches(Phase::Revoked).await;
             let state = if had_it_before || !live.is_empty() { TargetState::Kept } else { TargetState::Removed };
             assert_eq!(status.grant.unwrap().targets[0].state, state, "{steps}, at {step}");
+            removed += usize::from(state == TargetState::Removed);
         }
+        let times = removals(&w.keycloak, &alice.user, &role.id).await;
+        assert_eq!(times.len(), removed, "{steps}, after {step}: removed at {times:?}");
         let expected = had_it_before || !live.is_empty();
         assert_eq!(w.keycloak.has(&alice.user, &role).await, expected, "{steps}, after {step}");
         assert_eq!(alice.has_role_in_token(&role.name).await, expected, "{steps}, after {step}");
@@ -63,6 +67,32 @@ async fn of_three_requests_for_one_role_the_last_takes_it_in_whatever_order() {
 async fn a_role_that_was_there_before_stays_however_many_requests_come_and_go() {
     let w = World::new().await;
     join_all([story(&w, true, "+a -a"), story(&w, true, "+a +b -a -b"), story(&w, true, "+a +b -b +c -a -c")]).await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn access_is_extended_by_another_request_without_a_moment_without_the_role() {
+    // given
+    let w = World::new().await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    let first = alice.asks(&policy).lasting("20s").create().await.unwrap();
+    first.reaches(Phase::Active).await;
+    // when
+    let second = alice.asks(&policy).lasting("35s").create().await.unwrap();
+    let deadline = second.reaches(Phase::Active).await.grant.unwrap().deadline.0;
+    assert_eq!(first.status().await.phase, Some(Phase::Active), "the machine is too slow");
+    // then
+    let status = first.reaches(Phase::Expired).await;
+    assert_eq!(status.grant.unwrap().targets[0].state, TargetState::Kept);
+    assert!(w.keycloak.has(&alice.user, &role).await);
+    assert!(alice.has_role_in_token(&role.name).await);
+    second.reaches(Phase::Expired).await;
+    assert!(!w.keycloak.has(&alice.user, &role).await);
+    let times = removals(&w.keycloak, &alice.user, &role.id).await;
+    assert_eq!(times.len(), 1, "removed at {times:?}");
+    assert!(times[0] >= deadline, "removed at {}, and held until {deadline}", times[0]);
     w.clean_up().await;
 }
 
