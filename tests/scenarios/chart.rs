@@ -92,7 +92,7 @@ fn the_example_values_make_a_chart_that_the_operator_accepts() {
     );
     assert!(done, "{text}");
 
-    let rest = r#"realms[0].formerUrls={https://old.example.com},realms[0].settleTime=6m,realms[0].checkInterval=5m"#;
+    let rest = "realms[0].formerUrls={https://old.example.com},realms[0].settleTime=6m,realms[0].checkInterval=5m";
     let set = ["--set", "serviceAccount.name=op", "--set", rest, "--api-versions", MUTATING];
     let objects = rendered(&values, &set);
     for object in OBJECTS {
