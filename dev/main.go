@@ -21,6 +21,8 @@ const usage = `usage: dev/dev COMMAND
   logs [NAME [-f]]      where the logs are, or the end of one; -f follows it
   operator start|stop|kill|restart
                         the operator alone; kill is SIGKILL, without a goodbye
+  keycloak start|stop|restart
+                        Keycloak alone, with the data that it has
   demo                  the story of one request, told on the running stack
   token NAME [--raw]    sign in as alice, bob, carol, dave, erin or mallory and show what the token says
   help                  this text
@@ -64,6 +66,8 @@ func run(args []string) error {
 		return s.logs(rest)
 	case "operator":
 		return s.operator(rest)
+	case "keycloak":
+		return s.keycloakAlone(rest)
 	case "demo":
 		return s.tellDemo()
 	case "token":
