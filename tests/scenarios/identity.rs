@@ -1,6 +1,8 @@
 //! What was lent is known by its ids: it goes under whatever name it has at the end, and what has taken its name since is
 //! left alone. What is missing proves nothing unless the very realm answers in which it was lent.
 
+use std::time::{Duration, Instant};
+
 use hallpass::api::{Phase, TargetState};
 use reqwest::Method;
 use serde_json::json;
@@ -10,7 +12,7 @@ use crate::{
     people::Person,
     policy::Policy,
     realms::{self, LIMITED, WANDERING},
-    request::Request,
+    request::{Request, condition},
     world::World,
 };
 
@@ -55,6 +57,31 @@ async fn what_is_called_otherwise_meanwhile_goes_all_the_same() {
     assert!(!k.has(&alice.user, &role).await);
     assert!(k.has(&alice.user, &impostor).await, "the role of another client");
     assert_eq!(k.groups(&alice.user).await, [group.path]);
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn whoever_is_called_otherwise_meanwhile_loses_it_on_time_and_not_who_has_the_name_since() {
+    // given
+    let w = World::new().await;
+    let k = &w.keycloak;
+    let alice = w.person("alice").await;
+    let role = k.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    let request = alice.asks(&policy).lasting("10s").create().await.unwrap();
+    request.reaches(Phase::Active).await;
+    // when
+    let name = unique("married");
+    k.update_user(&alice.user, &json!({"username": name})).await;
+    assert_eq!(k.find_user(&name).await.id, alice.user.id, "renamed");
+    let impostor = k.user_named(&alice.user.username).await;
+    k.map(&impostor, &role).await;
+    assert!(k.has(&alice.user, &role).await, "the name changes nothing");
+    // then
+    let status = request.reaches(Phase::Expired).await;
+    assert_eq!(status.grant.unwrap().targets[0].state, TargetState::Removed);
+    assert!(!k.has(&alice.user, &role).await);
+    assert!(k.has(&impostor, &role).await, "another person");
     w.clean_up().await;
 }
 
@@ -204,6 +231,7 @@ async fn a_realm_that_is_renamed_or_replaced_proves_nothing_and_is_not_touched()
 async fn a_right_that_is_taken_away_is_named_and_what_waited_goes_when_it_is_back() {
     // given
     let w = World::new().await;
+    let _turn = realms::limited().await;
     let k = &w.keycloak;
     let robot = &realms::ready().await.limited;
     let account = k.find_user(&format!("service-account-{robot}")).await;
@@ -230,5 +258,46 @@ async fn a_right_that_is_taken_away_is_named_and_what_waited_goes_when_it_is_bac
     request.reaches(Phase::Revoked).await;
     assert!(!k.has(&alice.user, &role).await);
     w.until("the realm is ready", async || health().await.contains(&format!("[+] realm {LIMITED}: ok"))).await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn what_may_not_be_seen_for_a_while_is_not_said_to_be_taken_away() {
+    // given a role of the realm, one of a client, and a group
+    let w = World::new().await;
+    let _turn = realms::limited().await;
+    let k = &w.keycloak;
+    let robot = &realms::ready().await.limited;
+    let account = k.find_user(&format!("service-account-{robot}")).await;
+    let alice = w.person("alice").await;
+    let owner = k.robot(&[]).await;
+    let (role, debug) = (k.realm_role("admin").await, k.client_role(&owner.client_id, "debug").await);
+    let group = k.group(None, &unique("oncall")).await;
+    let policy = w.policy("there").realm(LIMITED).realm_role("admin", &role.name).group("oncall", &group.path);
+    let policy = policy.client_role("debug", &owner.client_id, "debug").requester(&alice).automatic().ready().await;
+    let request = alice.asks(&policy).create().await.unwrap();
+    request.reaches(Phase::Active).await;
+    let health = async || w.stack.ask_operator("/readyz").await.unwrap().1;
+    for right in ["view-clients", "view-realm", "manage-users"] {
+        // when
+        let right_role = k.find_client_role("realm-management", right).await;
+        k.unmap(&account, &right_role).await;
+        // then nothing is said for some looks, of which there is one every three seconds
+        let begin = Instant::now();
+        w.until("some looks are over", async || {
+            let said = condition(&request.status().await, "Ready");
+            assert_eq!(said.reason, "Active", "without {right}: {}", said.message);
+            begin.elapsed() > Duration::from_secs(10)
+        })
+        .await;
+        k.map(&account, &right_role).await;
+        w.until("the realm is ready", async || health().await.contains(&format!("[+] realm {LIMITED}: ok"))).await;
+    }
+    assert!(w.events(&request.name, "TakenAway").await.is_empty());
+    // when it is really taken away
+    k.unmap(&alice.user, &debug).await;
+    // then
+    request.says(Phase::Active, "TakenAway").await;
+    assert_eq!(ends(&alice, &request).await, [TargetState::Removed; 3]);
     w.clean_up().await;
 }

@@ -34,11 +34,12 @@ pub const TRUSTING: &str = "trusting";
 pub const PATIENT_CLIENT: &str = "patient";
 /// How many seconds those live; the realm's live for 300.
 pub const PATIENT_LIFESPAN: i64 = 330;
-/// Another realm of the server, behind a [`Gate`].
+/// Another realm of the server, behind a [`Gate`]: it is shut by one scenario at a time, see [`gated`].
 pub const GATED: &str = "gated";
 /// Another realm of the server, which scenarios make, rename and delete: one at a time, see [`wandering`].
 pub const WANDERING: &str = "wandering";
-/// The realm of everybody, with a service account whose rights a scenario takes away and gives back.
+/// The realm of everybody, with a service account whose rights one scenario at a time takes away and
+/// gives back, see [`limited`].
 pub const LIMITED: &str = "limited";
 
 const ALL: [&str; 8] = [UNREACHABLE, WRONG_SECRET, BLIND, BY_EMAIL, TRUSTING, GATED, WANDERING, LIMITED];
@@ -61,6 +62,18 @@ pub async fn ready() -> &'static Realms {
 
 /// The realm [`WANDERING`] is this scenario's.
 pub async fn wandering() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// The gate before the realm [`GATED`] is this scenario's.
+pub async fn gated() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// The rights in the realm [`LIMITED`] are this scenario's.
+pub async fn limited() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }
@@ -108,9 +121,9 @@ fn known(config: &str) -> Option<Realms> {
 /// More entries for the list of realms.
 async fn realms(config: &Path, present: &str) -> String {
     let keycloak = Admin::new();
-    // Two users may have one address, as they may in the realms of many companies.
-    let twins = json!({"duplicateEmailsAllowed": true, "loginWithEmailAllowed": false});
-    keycloak.call(Method::PUT, "", Some(&twins)).await;
+    // Two users may have one address, as they may in the realms of many companies; and names change.
+    let loose = json!({"duplicateEmailsAllowed": true, "loginWithEmailAllowed": false, "editUsernameAllowed": true});
+    keycloak.call(Method::PUT, "", Some(&loose)).await;
     let lifespan = json!({"access.token.lifespan": PATIENT_LIFESPAN.to_string()});
     keycloak.app_named(PATIENT_CLIENT, &json!({ "attributes": lifespan })).await;
     let robot = keycloak.robot(&["manage-users", "view-realm"]).await;
