@@ -4,13 +4,14 @@
 use std::{path::PathBuf, process::Output, time::Duration};
 
 use hallpass::api::Phase;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
     keycloak_admin::unique,
     realms::{BLIND, BY_EMAIL, UNREACHABLE, WRONG_SECRET},
-    request::condition,
+    request::{Request, condition},
     world::{Stack, World},
 };
 
@@ -264,5 +265,45 @@ async fn a_request_that_cannot_be_read_stops_no_other() {
     let line = log.iter().find(|line| line["message"] == "this version cannot read an object").expect("it is told");
     assert_eq!((&line["namespace"], &line["name"]), (&json!(w.namespace), &json!(strange.name)));
     assert_eq!(condition(&request.status().await, "Granted").status, "True");
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn live_requests_that_cannot_be_read_any_more_end_on_time() {
+    // given
+    let w = World::new().await;
+    let (alice, bob) = (w.person("alice").await, w.person("bob").await);
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).everybody().automatic().ready().await;
+    let (of_alice, of_bob) = (alice.asks(&policy).lasting("20s"), bob.asks(&policy).lasting("20s"));
+    let (of_alice, of_bob) = (of_alice.create().await.unwrap(), of_bob.create().await.unwrap());
+    let deadline = async |request: &Request| request.reaches(Phase::Active).await.grant.expect("a grant").deadline.0;
+    let (first, last) = (deadline(&of_alice).await, deadline(&of_bob).await);
+    // when the spec of one and the status of the other make no sense
+    let spec = |object: &mut Value| object["spec"]["grants"] = json!("all of them");
+    let status = |object: &mut Value| object["status"]["grant"]["deadline"] = json!("tomorrow");
+    w.stack.edit_in_etcd(&w.namespace, &of_alice.name, spec).await;
+    w.stack.edit_in_etcd(&w.namespace, &of_bob.name, status).await;
+    for (request, words) in [
+        (&of_alice, "this version cannot read an object"),
+        (&of_bob, "somebody else has written the status of a request"),
+    ] {
+        let said = || w.stack.log(&request.name).iter().any(|line| line["message"] == words);
+        w.until(words, async || said()).await;
+    }
+    // then whoever gave it knows until when
+    for (person, due) in [(&alice, first), (&bob, last)] {
+        w.until("the role is gone", async || {
+            let now = Timestamp::now();
+            let has = w.keycloak.has(&person.user, &role).await;
+            assert!(has || now.duration_since(due) > -SignedDuration::from_secs(2), "too early: {now}, not {due}");
+            assert!(!has || now.duration_since(due) < SignedDuration::from_secs(10), "too late: {now}, not {due}");
+            !has
+        })
+        .await;
+    }
+    for request in [of_alice, of_bob] {
+        w.stack.remove_in_etcd(&w.namespace, &request.name).await;
+    }
     w.clean_up().await;
 }
