@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use hallpass::api::{AccessRequestStatus, Phase};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    operators::{LEASE, Start, Way, by_signal},
+    operators::{LEASE, Operator, Start, Way, by_signal},
+    people::Person,
     world::World,
 };
 
@@ -22,9 +23,18 @@ fn since(time: Timestamp) -> SignedDuration {
     Timestamp::now().duration_since(time)
 }
 
-async fn metric(operator: &crate::operators::Operator) -> String {
+async fn metric(operator: &Operator) -> String {
     let metrics = operator.ask("/metrics").await.unwrap().1;
     metrics.lines().find(|line| line.starts_with("hallpass_leader ")).expect("a metric").to_owned()
+}
+
+/// How often the operators' account has written to Keycloak about this person.
+async fn written(w: &World, person: &Person) -> usize {
+    let account = w.keycloak.find_user("service-account-hallpass").await.id;
+    let events = w.keycloak.get(&format!("admin-events?authUser={account}&max=5000")).await;
+    let about = format!("users/{}/", person.user.id);
+    let path = |event: &Value| event["resourcePath"].as_str().unwrap_or_default().to_owned();
+    events.as_array().expect("events").iter().filter(|event| path(event).starts_with(&about)).count()
 }
 
 #[tokio::test]
@@ -109,9 +119,12 @@ async fn a_leader_that_was_paused_for_longer_than_the_lease_writes_nothing_and_e
     request.reaches(Phase::Expired).await;
     // when it goes on, and everything that it remembers says that this role is to go
     w.keycloak.map(&alice.user, &role).await;
+    let done = written(&w, &alice).await;
+    assert!(done >= 2, "it was given and taken away, by one or both: {done}");
     paused.signal("-CONT");
     let status = w.ended(&mut paused).await;
     // then
+    assert_eq!(written(&w, &alice).await, done, "nothing was even tried");
     assert_eq!(status.code(), Some(1), "{}", paused.log());
     assert!(paused.log().contains("does not lead any more"), "{}", paused.log());
     assert!(w.keycloak.has(&alice.user, &role).await, "somebody gave it by hand, and nobody may take it");
@@ -177,5 +190,64 @@ async fn a_leader_that_is_cut_off_takes_away_what_is_due_and_gives_nothing() {
     assert_eq!(w.ended(&mut alone).await.code(), Some(1), "{}", alone.log());
     assert!(w.keycloak.has(&alice.user, &new).await);
     w.own_operators_are_over(vec![alone, next]).await;
+    w.clean_up().await;
+}
+
+/// How often it has asked Keycloak to change a mapping, as it says itself when it says everything.
+fn tried(operator: &Operator) -> usize {
+    let log = operator.log();
+    ["map", "unmap"].iter().map(|kind| log.matches(&format!("\"endpoint\":\"{kind}\"")).count()).sum()
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_leaves_alone_what_the_next_one_gives_meanwhile() {
+    // given one that waits
+    let w = World::alone().await;
+    w.runs_its_own_operators().await;
+    let mut way = Way::to(&w.stack.api_server).await;
+    let env = vec![("RUST_LOG", "info,hallpass=debug".to_owned())];
+    let mut cut_off = w.start("cut-off", Start { api_server: Some(&way.url), env, ..Start::default() }).await;
+    w.leads(&cut_off).await;
+    let next = w.start("next", Start::default()).await;
+    w.waits_for(&next, &cut_off).await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    let first = alice.asks(&policy).lasting("25s").create().await.unwrap();
+    let due = deadline(&first.reaches(Phase::Active).await);
+    // when
+    way.cut().await;
+    w.leads(&next).await;
+    assert!(since(due).is_negative(), "the machine is too slow: the next one leads only now");
+    // then each takes away what is due, by what it knows
+    w.until("the role is gone", async || !w.keycloak.has(&alice.user, &role).await).await;
+    first.reaches(Phase::Expired).await;
+    w.until("the one that is cut off has proved it", async || {
+        let log = cut_off.log();
+        log.lines().any(|line| line.contains("\"message\":\"removed\"") && line.contains(&alice.user.id))
+    })
+    .await;
+    // when the next one gives her the same again
+    let again = alice.asks(&policy).lasting("30s").create().await.unwrap();
+    let due = deadline(&again.reaches(Phase::Active).await);
+    let (attempts, before) = (|| cut_off.log().matches("trying again").count(), tried(&cut_off));
+    let attempted = attempts();
+    w.until("the one that is cut off came to the first request some more times", async || attempts() >= attempted + 3)
+        .await;
+    // then
+    assert!(since(due).is_negative(), "the machine is too slow: its time is up");
+    assert!(w.keycloak.has(&alice.user, &role).await, "it knows nothing of this: {}", cut_off.log());
+    assert_eq!(tried(&cut_off), before, "it leaves alone what it has proved gone: {}", cut_off.log());
+    // and it stays until its own time is up
+    w.until("the role is gone", async || !w.keycloak.has(&alice.user, &role).await).await;
+    let late = since(due);
+    assert!(late.is_positive() && late < SignedDuration::from_secs(2 + 4), "{late:#}");
+    again.reaches(Phase::Expired).await;
+    assert!(w.all_events("TakenAway").await.is_empty());
+    assert_eq!(tried(&cut_off), before, "{}", cut_off.log());
+    way.mend().await;
+    assert_eq!(w.ended(&mut cut_off).await.code(), Some(1), "{}", cut_off.log());
+    assert_eq!(tried(&cut_off), before, "{}", cut_off.log());
+    w.own_operators_are_over(vec![cut_off, next]).await;
     w.clean_up().await;
 }

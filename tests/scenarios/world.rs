@@ -301,13 +301,17 @@ impl World {
 
     /// The words of the Events about this request, for this reason.
     pub async fn events(&self, request: &str, reason: &str) -> Vec<String> {
-        let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
-        let about = |event: &Event| {
-            event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(request))
-                && event.reason.as_deref() == Some(reason)
-        };
-        let all = api.list(&ListParams::default()).await.expect("the API server answers");
+        let about =
+            |event: &Event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(request));
+        let all = self.all_events(reason).await;
         all.into_iter().filter(about).filter_map(|event| event.note).collect()
+    }
+
+    /// The Events about any request of the world, for this reason.
+    pub async fn all_events(&self, reason: &str) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let all = api.list(&ListParams::default()).await.expect("the API server answers");
+        all.into_iter().filter(|event| event.reason.as_deref() == Some(reason)).collect()
     }
 
     /// Waits until something is so.
@@ -336,6 +340,12 @@ impl World {
         if what == "kill" {
             self.nobody_leads().await;
         }
+    }
+
+    /// Stops or starts Keycloak. Only in a world that is alone.
+    pub async fn keycloak_server(&self, what: &str) {
+        self.is_alone();
+        self.stack.dev(&["keycloak", what]).await;
     }
 
     /// Deletes the Lease, as an administrator may who knows that its holder is dead: nobody waits for it to expire.
