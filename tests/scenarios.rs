@@ -47,6 +47,8 @@ mod browser;
 mod chart;
 #[path = "scenarios/clocks.rs"]
 mod clocks;
+#[path = "scenarios/crowd.rs"]
+mod crowd;
 #[path = "scenarios/docs.rs"]
 mod docs;
 #[path = "scenarios/drift.rs"]

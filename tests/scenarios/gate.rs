@@ -4,8 +4,12 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 /// What the gate does with what it is sent.
@@ -17,6 +21,8 @@ pub enum Mode {
     Hanging,
     /// Ends every connection.
     Cutting,
+    /// Each answer comes so much later. What is asked arrives at once.
+    Slow(Duration),
 }
 
 /// A gate, for as long as the process lives.
@@ -48,17 +54,31 @@ impl Gate {
         self.pass()?;
         let server = TcpStream::connect(server)?;
         let (gate, from, to) = (self.clone(), client.try_clone()?, server.try_clone()?);
-        thread::spawn(move || drop(gate.pump(from, to)));
-        self.pump(server, client)
+        let asked = Arc::new(AtomicBool::new(false));
+        let asks = asked.clone();
+        thread::spawn(move || drop(gate.pump(from, to, || asks.store(true, Ordering::SeqCst))));
+        self.pump(server, client, || {
+            // Only the beginning of an answer waits: a long one is not slower than a short one.
+            if asked.swap(false, Ordering::SeqCst)
+                && let Mode::Slow(delay) = self.mode()
+            {
+                thread::sleep(delay);
+            }
+        })
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream) -> io::Result<()> {
+    fn mode(&self) -> Mode {
+        *self.0.0.lock().expect("lock")
+    }
+
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, before: impl Fn()) -> io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         let outcome = loop {
             let read = match from.read(&mut buffer) {
                 Ok(read) if read > 0 => read,
                 outcome => break outcome.map(drop),
             };
+            before();
             if let Err(error) = self.pass().and_then(|()| to.write_all(&buffer[..read])) {
                 break Err(error);
             }

@@ -134,7 +134,7 @@ impl Admin {
         let (status, answer) = self.protocol("token", &form).await;
         assert_eq!(status, 200, "{} cannot sign in: {answer}", robot.client_id);
         let admin = Self::of(self.stack.clone());
-        let never = Instant::now() + Duration::from_secs(3600);
+        let never = Instant::now() + Duration::from_hours(1);
         *admin.token.lock().await = Some((never, text(&answer["access_token"])));
         admin
     }

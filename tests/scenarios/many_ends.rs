@@ -6,20 +6,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
-use hallpass::api::Phase;
+use futures::StreamExt;
+use hallpass::api::{AccessRequest, Phase};
 use jiff::Timestamp;
-use kube::api::ListParams;
-use serde_json::json;
+use kube::{
+    ResourceExt,
+    api::{ListParams, WatchEvent, WatchParams},
+};
 
 use crate::{
-    keycloak_admin::{Admin, unique},
-    request::Ask,
+    crowd::{Crowd, comes, from_now, holders, in_phase, requests},
+    gate::Mode,
+    keycloak_admin::Admin,
+    realms::{self, GATED},
+    request::condition,
     world::World,
 };
 
 /// So many grants, unless `HALLPASS_GRANTS` says otherwise.
-const GRANTS: usize = 20;
+const GRANTS: usize = 100;
+/// So many where Keycloak is slow.
+const SLOW_GRANTS: usize = 40;
+/// How slow.
+const DELAY: Duration = Duration::from_secs(1);
+/// So many removals the operator has under way at once.
+const AT_ONCE: u32 = 8;
 
 /// When Keycloak removed this role from whom, in milliseconds since 1970.
 async fn removals(keycloak: &Admin, role: &str) -> BTreeMap<String, i64> {
@@ -37,6 +48,14 @@ async fn removals(keycloak: &Admin, role: &str) -> BTreeMap<String, i64> {
         .collect()
 }
 
+/// How long after the end each was removed, the first first.
+async fn lags(keycloak: &Admin, role: &str, end: Timestamp) -> Vec<Duration> {
+    let lag = |time: &i64| Duration::from_millis(u64::try_from(time - end.as_millisecond()).unwrap_or_default());
+    let mut lags: Vec<Duration> = removals(keycloak, role).await.values().map(lag).collect();
+    lags.sort();
+    lags
+}
+
 #[tokio::test]
 async fn many_that_end_in_the_same_second_are_gone_soon() {
     // given
@@ -44,53 +63,90 @@ async fn many_that_end_in_the_same_second_are_gone_soon() {
     let w = World::new().await;
     let role = w.keycloak.realm_role("admin").await;
     let policy = w.policy("oncall").realm_role("admin", &role.name).everybody().automatic().ready().await;
-    let start = unique("many");
-    let users: Vec<_> = (0..grants).map(|i| json!({"username": format!("{start}-{i}"), "enabled": true})).collect();
-    let users = json!({"ifResourceExists": "FAIL", "users": users});
-    w.keycloak.call(reqwest::Method::POST, "partialImport", Some(&users)).await;
-    let begin = Instant::now();
-    let patience = Duration::from_secs(30) + Duration::from_millis(250) * u32::try_from(grants).expect("few");
-    let end = Timestamp::now().as_second() + i64::try_from(patience.as_secs()).expect("few");
-    let end = Timestamp::from_second(end).expect("a time");
-    let lent: Vec<_> = stream::iter(0..grants)
-        .map(async |i| {
-            let username = format!("oidc:{start}-{i}");
-            // A thousand people need not sign in.
-            let client = w.somebody_called(&username).await;
-            let ask = Ask::of(&w, &username, &policy.name).with("notAfter", json!(end.to_string()));
-            ask.create_with(&client).await.expect("asked")
-        })
-        .buffer_unordered(8)
-        .collect()
-        .await;
-    let all = async |phase: Phase| {
-        let all = w.requests().list(&ListParams::default()).await.expect("requests").items;
-        all.iter().filter(|request| request.phase() == Some(phase)).count()
-    };
-    w.until_within(patience, "all are active", async || all(Phase::Active).await == grants || Timestamp::now() >= end)
-        .await;
-    println!("{} requests, {} active after {:?}", lent.len(), all(Phase::Active).await, begin.elapsed());
-    assert!(Timestamp::now() < end, "the machine is too slow: not all were active before the end");
+    let crowd = Crowd::of(&w.keycloak, grants).await;
+    let (begin, end) = (Instant::now(), from_now(crowd.patience()));
+    crowd.ask(&w, &policy, |_| end).await;
+    crowd.have_it(&w, end).await;
+    println!("{grants} are active after {:?}", begin.elapsed());
     // when
-    tokio::time::sleep(Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default()).await;
+    comes(end).await;
     // then
-    w.until_within(patience, "all are expired", async || all(Phase::Expired).await == grants).await;
-    let lag = |time: &i64| Duration::from_millis(u64::try_from(time - end.as_millisecond()).unwrap_or_default());
-    let mut lags: Vec<Duration> = removals(&w.keycloak, &role.id).await.values().map(lag).collect();
-    lags.sort();
+    w.until_within(crowd.patience(), "all are expired", async || in_phase(&w, Phase::Expired).await == grants).await;
+    let lags = lags(&w.keycloak, &role.id, end).await;
     assert_eq!(lags.len(), grants, "each was removed, and nobody else");
     let (middle, late) = (lags[grants / 2], lags[(grants * 99 / 100).min(grants - 1)]);
     println!("gone from Keycloak after the deadline: p50 {middle:?}, p99 {late:?}, last {:?}", lags[grants - 1]);
-    assert!(
-        late < Duration::from_secs(10) + Duration::from_millis(20) * u32::try_from(grants).expect("few"),
-        "{late:?}"
-    );
-    let members = w.keycloak.get(&format!("roles/{}/users", role.name)).await;
-    assert_eq!(members.as_array().map(Vec::len), Some(0), "nobody has it: {members}");
+    assert!(late < Duration::from_secs(10) + Duration::from_millis(20) * crowd.size(), "{late:?}");
+    assert!(holders(&w.keycloak, &role).await.is_empty(), "nobody has it");
     w.clean_up().await;
-    let made = w.keycloak.get(&format!("users?search={start}&max=2000")).await;
-    for user in made.as_array().expect("users") {
-        let place = format!("users/{}", user["id"].as_str().expect("an id"));
-        w.keycloak.call(reqwest::Method::DELETE, &place, None).await;
+    crowd.leave(&w.keycloak).await;
+}
+
+/// What each of the world's requests says from now on until its end: phase and reason, without repetitions.
+async fn told(w: &World, from: String) -> BTreeMap<String, Vec<(Phase, String)>> {
+    let mut told: BTreeMap<String, Vec<(Phase, String)>> = BTreeMap::new();
+    let mut open = requests(w).await.len();
+    let watch = w.requests().watch(&WatchParams::default(), &from).await.expect("a watch");
+    let mut watch = watch.boxed();
+    while open > 0 {
+        let event = watch.next().await.expect("the watch goes on").expect("an event");
+        let (WatchEvent::Added(request) | WatchEvent::Modified(request)) = event else { continue };
+        let request: AccessRequest = request;
+        let Some(phase) = request.phase() else { continue };
+        let reason = condition(request.status.as_ref().expect("a status"), "Ready").reason;
+        let words = told.entry(request.name_any()).or_default();
+        if words.last() != Some(&(phase, reason.clone())) {
+            open -= usize::from(phase.is_final());
+            words.push((phase, reason));
+        }
     }
+    told
+}
+
+#[tokio::test]
+async fn many_that_end_while_keycloak_is_slow_are_gone_as_soon_as_its_answers_allow() {
+    // given
+    let w = World::new().await;
+    let _turn = realms::gated().await;
+    let gate = &realms::ready().await.gate;
+    let gated = Admin::of_realm(GATED);
+    let role = gated.realm_role("admin").await;
+    let policy = w.policy("there").realm(GATED).realm_role("admin", &role.name).everybody().automatic().ready().await;
+    let crowd = Crowd::of(&gated, SLOW_GRANTS).await;
+    let end = from_now(crowd.patience());
+    crowd.ask(&w, &policy, |_| end).await;
+    crowd.have_it(&w, end).await;
+    assert_eq!(holders(&gated, &role).await.len(), SLOW_GRANTS);
+    let now = w.requests().list_metadata(&ListParams::default()).await.unwrap();
+    let told = tokio::spawn({
+        let w = w.clone();
+        async move { told(&w, now.metadata.resource_version.expect("a version")).await }
+    });
+    // when
+    gate.is(Mode::Slow(DELAY));
+    comes(end).await;
+    // then: one call each, and as much again for a busy machine
+    let limit = DELAY * crowd.size() / AT_ONCE * 2 + Duration::from_secs(5);
+    w.until_within(limit + crowd.patience(), "all are expired", async || {
+        in_phase(&w, Phase::Expired).await == SLOW_GRANTS
+    })
+    .await;
+    gate.is(Mode::Open);
+    let lags = lags(&gated, &role.id, end).await;
+    assert_eq!(lags.len(), SLOW_GRANTS, "each was removed, and nobody else");
+    println!("gone from a slow Keycloak after the deadline: {lags:?}");
+    assert!(lags[SLOW_GRANTS - 1] < limit, "{lags:?}");
+    assert!(lags[SLOW_GRANTS - 1] > DELAY, "it was slow: {lags:?}");
+    assert!(holders(&gated, &role).await.is_empty(), "nobody has it");
+    // and each said so in order
+    for (name, told) in told.await.expect("told") {
+        println!("{name} {told:?}");
+        let phases: Vec<Phase> = told.iter().map(|(phase, _)| *phase).collect();
+        let last = phases.iter().rposition(|phase| *phase == Phase::Revoking).expect("it was revoked");
+        assert!(phases[..=last].iter().all(|phase| *phase == Phase::Revoking), "{name}: {told:?}");
+        assert_eq!(phases[last + 1..], [Phase::Expired], "{name}: {told:?}");
+    }
+    w.clean_up().await;
+    crowd.leave(&gated).await;
+    gated.clean_up().await;
 }

@@ -1,11 +1,17 @@
-//! One realm is away: the others go on, and it is found again as soon as it is back.
+//! A realm is away, or all of Keycloak: others go on, it is found again as soon as it is back, and what was away is not taken
+//! for what is gone.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use hallpass::api::Phase;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    crowd::{Crowd, comes, from_now, holders},
     gate::Mode,
     keycloak_admin::Admin,
     realms::{self, GATED},
@@ -22,6 +28,7 @@ async fn metric(w: &World, line: &str) -> Option<String> {
 async fn a_realm_that_is_away_holds_up_no_other_and_what_waited_goes_as_soon_as_it_is_back() {
     // given
     let w = World::new().await;
+    let _turn = realms::gated().await;
     let gate = &realms::ready().await.gate;
     let gated = Admin::of_realm(GATED);
     let (role, other) = (gated.realm_role("admin").await, w.keycloak.realm_role("admin").await);
@@ -92,4 +99,53 @@ async fn a_realm_that_is_away_holds_up_no_other_and_what_waited_goes_as_soon_as_
     assert!(!gated.has(&in_there, &role).await);
     w.clean_up().await;
     gated.clean_up().await;
+}
+
+/// So many have access while Keycloak is restarted.
+const GRANTS: usize = 40;
+/// How long those have it who have it for longer: Keycloak is back by then, and has been looked at.
+const LONGER: Duration = Duration::from_secs(150);
+
+#[tokio::test]
+async fn what_falls_due_while_keycloak_is_restarted_goes_soon_and_the_rest_on_time() {
+    // given many who have access, every other for longer
+    let w = World::alone().await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).everybody().automatic().ready().await;
+    let crowd = Crowd::of(&w.keycloak, GRANTS).await;
+    let due = from_now(crowd.patience());
+    let later = due + SignedDuration::try_from(LONGER).unwrap();
+    let requests = crowd.ask(&w, &policy, |i| if i % 2 == 0 { due } else { later }).await;
+    crowd.have_it(&w, due).await;
+    // when half of them end while it is down
+    w.keycloak_server("stop").await;
+    assert!(Timestamp::now() < due, "the machine is too slow: it stopped too late");
+    comes(due).await;
+    w.keycloak_server("start").await;
+    let back = Instant::now();
+    // then those are gone soon
+    let stay: BTreeSet<String> = crowd.ids.iter().skip(1).step_by(2).cloned().collect();
+    w.until("what was due is gone", async || holders(&w.keycloak, &role).await == stay).await;
+    println!("{} were gone {:?} after Keycloak was back", GRANTS - stay.len(), back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(15), "{:?} after it was back", back.elapsed());
+    for request in requests.iter().step_by(2) {
+        request.reaches(Phase::Expired).await;
+    }
+    // and the others have it until their own time is up, whoever looks meanwhile
+    let left = later.duration_since(Timestamp::now());
+    assert!(left > SignedDuration::from_secs(10), "the machine is too slow: {left:#} are left to look");
+    w.until_within(LONGER, "it is nearly time", async || {
+        assert_eq!(holders(&w.keycloak, &role).await, stay);
+        later.duration_since(Timestamp::now()) < SignedDuration::from_secs(2)
+    })
+    .await;
+    w.until("the rest is gone", async || holders(&w.keycloak, &role).await.is_empty()).await;
+    let late = Timestamp::now().duration_since(later);
+    assert!(late.is_positive() && late < SignedDuration::from_secs(10), "{late:#} after the deadline");
+    for request in requests.iter().skip(1).step_by(2) {
+        request.reaches(Phase::Expired).await;
+    }
+    assert!(w.all_events("TakenAway").await.is_empty(), "nobody has taken anything away");
+    w.clean_up().await;
+    crowd.leave(&w.keycloak).await;
 }

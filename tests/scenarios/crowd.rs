@@ -1,0 +1,107 @@
+//! Many people at once, each with a request. They are made in one call, and need not sign in.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::{StreamExt, stream};
+use hallpass::api::{AccessRequest, Phase};
+use jiff::Timestamp;
+use kube::api::ListParams;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{
+    keycloak_admin::{Admin, Role, unique},
+    policy::Policy,
+    request::{Ask, Request},
+    world::World,
+};
+
+/// So many people of one realm.
+pub struct Crowd {
+    start: String,
+    /// Their ids in Keycloak.
+    pub ids: Vec<String>,
+}
+
+impl Crowd {
+    /// Makes them in Keycloak.
+    pub async fn of(keycloak: &Admin, size: usize) -> Self {
+        let start = unique("many");
+        let users: Vec<_> = (0..size).map(|i| json!({"username": format!("{start}-{i}"), "enabled": true})).collect();
+        let users = json!({"ifResourceExists": "FAIL", "users": users});
+        let made = keycloak.call(Method::POST, "partialImport", Some(&users)).await.1;
+        let id = |i| {
+            let name = format!("{start}-{i}");
+            let made = made["results"].as_array().expect("results").iter().find(|made| made["resourceName"] == name);
+            made.and_then(|made| made["id"].as_str()).unwrap_or_else(|| panic!("{name} in {made:?}")).to_owned()
+        };
+        Self { ids: (0..size).map(id).collect(), start }
+    }
+
+    /// How long it may take until all have what they ask for.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(30) + Duration::from_millis(500) * self.size()
+    }
+
+    /// How many they are.
+    pub fn size(&self) -> u32 {
+        u32::try_from(self.ids.len()).expect("few")
+    }
+
+    /// Each asks for all that the policy grants, until this time; the requests in their order.
+    pub async fn ask(&self, w: &World, policy: &Policy, until: impl Fn(usize) -> Timestamp) -> Vec<Request> {
+        stream::iter(0..self.ids.len())
+            .map(|i| (i, until(i)))
+            .map(async |(i, end)| {
+                let username = format!("oidc:{}-{i}", self.start);
+                let client = w.somebody_called(&username).await;
+                let ask = Ask::of(w, &username, &policy.name).with("notAfter", json!(end.to_string()));
+                ask.create_with(&client).await.expect("asked")
+            })
+            .buffered(8)
+            .collect()
+            .await
+    }
+
+    /// Waits until all have it, which must be before the first loses it.
+    pub async fn have_it(&self, w: &World, end: Timestamp) {
+        let all = async || in_phase(w, Phase::Active).await == self.ids.len();
+        w.until_within(self.patience(), "all are active", async || all().await || Timestamp::now() >= end).await;
+        assert!(Timestamp::now() < end, "the machine is too slow: not all were active before the end");
+    }
+
+    /// Takes them out of Keycloak.
+    pub async fn leave(&self, keycloak: &Admin) {
+        for id in &self.ids {
+            keycloak.call(Method::DELETE, &format!("users/{id}"), None).await;
+        }
+    }
+}
+
+/// The world's requests.
+pub async fn requests(w: &World) -> Vec<AccessRequest> {
+    w.requests().list(&ListParams::default()).await.expect("requests").items
+}
+
+/// How many of the world's requests are in this phase.
+pub async fn in_phase(w: &World, phase: Phase) -> usize {
+    requests(w).await.iter().filter(|request| request.phase() == Some(phase)).count()
+}
+
+/// Ids of those who have the role directly.
+pub async fn holders(keycloak: &Admin, role: &Role) -> BTreeSet<String> {
+    let users = keycloak.get(&format!("roles/{}/users?max=5000", role.name)).await;
+    let id = |user: &serde_json::Value| user["id"].as_str().expect("an id").to_owned();
+    users.as_array().expect("users").iter().map(id).collect()
+}
+
+/// A time of whole seconds from now.
+pub fn from_now(time: Duration) -> Timestamp {
+    let seconds = Timestamp::now().as_second() + i64::try_from(time.as_secs()).expect("not for ever");
+    Timestamp::from_second(seconds).expect("a time")
+}
+
+/// Waits until this time.
+pub async fn comes(time: Timestamp) {
+    tokio::time::sleep(Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default()).await;
+}
