@@ -154,7 +154,7 @@ async fn realms(config: &Path, present: &str) -> String {
         (LIMITED, json!({"auth": client(&limited.client_id, secret(&limited.secret))})),
     ] {
         let _ = writeln!(text, "- name: {name}");
-        for key in ["url", "realm", "auth", "caFile", "identity", "settleTime"] {
+        for key in ["url", "realm", "auth", "caFile", "identity", "settleTime", "checkInterval"] {
             let value = changes.get(key).unwrap_or(&good[key]);
             if !value.is_null() {
                 let _ = writeln!(text, "  {key}: {value}");
