@@ -285,7 +285,7 @@ async fn live_requests_that_cannot_be_read_any_more_end_on_time() {
     w.stack.edit_in_etcd(&w.namespace, &of_alice.name, spec).await;
     w.stack.edit_in_etcd(&w.namespace, &of_bob.name, status).await;
     for (request, words) in [
-        (&of_alice, "this version cannot read an object"),
+        (&of_alice, "the spec cannot be read; what was lent ends as the status says"),
         (&of_bob, "somebody else has written the status of a request"),
     ] {
         let said = || w.stack.log(&request.name).iter().any(|line| line["message"] == words);
@@ -305,5 +305,26 @@ async fn live_requests_that_cannot_be_read_any_more_end_on_time() {
     for request in [of_alice, of_bob] {
         w.stack.remove_in_etcd(&w.namespace, &request.name).await;
     }
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_live_request_whose_spec_cannot_be_read_ends_on_time_also_after_a_restart() {
+    // given
+    let w = World::alone().await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).everybody().automatic().ready().await;
+    let request = alice.asks(&policy).lasting("20s").create().await.unwrap();
+    let due = request.reaches(Phase::Active).await.grant.expect("a grant").deadline.0;
+    // when
+    let damage = |object: &mut Value| object["spec"]["grants"] = json!("all of them");
+    w.stack.edit_in_etcd(&w.namespace, &request.name, damage).await;
+    w.operator("restart").await;
+    // then
+    w.until("the role is gone", async || !w.keycloak.has(&alice.user, &role).await).await;
+    let late = Timestamp::now().duration_since(due);
+    assert!(late > -SignedDuration::from_secs(2) && late < SignedDuration::from_secs(10), "{late:#}");
+    w.stack.remove_in_etcd(&w.namespace, &request.name).await;
     w.clean_up().await;
 }
