@@ -15,6 +15,8 @@ mod gate;
 mod history;
 #[path = "scenarios/keycloak_admin.rs"]
 mod keycloak_admin;
+#[path = "faults/lasting.rs"]
+mod lasting;
 #[path = "faults/ledger.rs"]
 mod ledger;
 #[path = "faults/life.rs"]
@@ -76,6 +78,15 @@ async fn what_is_due_does_not_wait_for_a_look_at_another_request_of_the_same_per
     let late = life::due_beside_a_look(&stage).await.unwrap();
     println!("gone {late:#} after the deadline");
     assert!(late.as_secs() < 4, "{late:#}");
+    stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_for_long_is_asked_for_without_end_and_never_often() {
+    let stage = Stage::prepare(lasting::ANSWERS.len()).await;
+    let mut wrong = lasting::lives(&stage, &lasting::ANSWERS).await;
+    wrong.extend(lasting::lives(&stage, &lasting::AWAY).await);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     stage.clear().await;
 }
 

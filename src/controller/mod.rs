@@ -44,8 +44,10 @@ use futures::channel::mpsc;
 use jiff::Timestamp;
 use kube::{
     Client,
+    api::ObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
+use tokio::time::Instant;
 
 use crate::{
     api::{AccessPolicy, AccessRequest, Phase},
@@ -129,6 +131,10 @@ struct Memory {
     attempts: u32,
     /// How it looked when nothing was left to do.
     settled: Option<Settled>,
+    /// What others had written before the look that failed last.
+    failed_at: Option<Others>,
+    /// Before this it is not tried again, unless others write something.
+    not_before: Option<Instant>,
     /// Targets that were proved gone while the status could not be written.
     gone: HashSet<String>,
 }
@@ -139,6 +145,13 @@ struct Settled {
     request: Option<String>,
     policy: KnownPolicy,
     wake: Option<Timestamp>,
+}
+
+/// What others write, and a request goes by.
+#[derive(Clone, PartialEq)]
+struct Others {
+    metadata: ObjectMeta,
+    policy: KnownPolicy,
 }
 
 /// UID and version of a policy.

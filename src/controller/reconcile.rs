@@ -5,12 +5,14 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
+    api::ObjectMeta,
     core::{ApiResource, DynamicObject},
     runtime::{controller::Action, reflector::ObjectRef},
 };
+use tokio::time::Instant;
 
 use super::{
-    Context, KnownPolicy, Settled, Urgency,
+    Context, KnownPolicy, Others, Settled, Urgency,
     error::{Error, limited},
     fence,
     index::Known,
@@ -34,8 +36,13 @@ const GIVES_WAY: Duration = Duration::from_millis(500);
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
     context.begin_with_what_is_due();
+    let uid = request.metadata.uid.as_deref().unwrap_or_default();
+    let others = context.others(&context.index.newest(&request).stored);
     let wait = Box::pin(context.bring_on(&request)).await;
-    context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
+    if wait.is_err() {
+        context.memory().entry(uid.to_owned()).or_default().failed_at = Some(others);
+    }
+    context.was_looked_at(uid);
     let Wait(wait) = wait?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
@@ -58,7 +65,8 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 impl Context {
     /// Brings a request as far as it gets now.
     pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
-        if let Some(wait) = self.nothing_new(&self.index.newest(request).stored) {
+        let newest = self.index.newest(request);
+        if let Some(wait) = self.nothing_new(&newest) {
             return Ok(wait);
         }
         let mut outcomes = Vec::new();
@@ -120,7 +128,7 @@ impl Context {
         let observed = tokio::time::timeout(due, observed).await.map_err(|_| Error::FallsDue)??;
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
-        let removes = decision.effects.iter().any(|effect| matches!(effect, Effect::Unmap(_)));
+        let removes = !self.removals(object, &decision.effects).is_empty();
         let revoking = [request.phase(), decision.status.as_ref().and_then(|status| status.phase)];
         let urgency = if removes {
             Urgency::Removal
@@ -218,10 +226,7 @@ impl Context {
     /// whoever has it then may have it from them.
     async fn remove_all_the_same(&self, object: &AccessRequest, effects: &[Effect]) {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let gone =
-            |target: &TargetStatus| self.memory().get(uid).is_some_and(|memory| memory.gone.contains(&target.name));
-        let removes = |effect: &&Effect| matches!(effect, Effect::Unmap(target) if !gone(target));
-        let removals: Vec<Effect> = effects.iter().filter(removes).cloned().collect();
+        let removals = self.removals(object, effects);
         if removals.is_empty() {
             return;
         }
@@ -241,6 +246,14 @@ impl Context {
         }
     }
 
+    /// What is to be taken away of what is not proved gone already.
+    fn removals(&self, object: &AccessRequest, effects: &[Effect]) -> Vec<Effect> {
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let memory = self.memory();
+        let gone = |target: &TargetStatus| memory.get(uid).is_some_and(|memory| memory.gone.contains(&target.name));
+        effects.iter().filter(|effect| matches!(effect, Effect::Unmap(target) if !gone(target))).cloned().collect()
+    }
+
     /// Brings the index up to date with what somebody else wrote. Says whether the object is still there.
     pub async fn read_again(&self, object: &AccessRequest) -> Result<bool, Error> {
         let (namespace, kind) = (object.namespace().unwrap_or_default(), ApiResource::erase::<AccessRequest>(&()));
@@ -252,13 +265,39 @@ impl Context {
     }
 
     /// The same answer as last time, if the request, its policy and the time are what they were: most news are echoes of
-    /// our own writes.
-    fn nothing_new(&self, object: &AccessRequest) -> Option<Wait> {
+    /// our own writes. They come also where a write counts as failed: then its pause goes on.
+    fn nothing_new(&self, newest: &Known) -> Option<Wait> {
+        let object = &newest.stored;
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let settled = self.memory().get(uid)?.settled.clone()?;
+        let memory = self.memory();
+        let memory = memory.get(uid)?;
+        let pause = memory.not_before.map(|time| time.saturating_duration_since(Instant::now()));
+        if let Some(pause) = pause.filter(|pause| !pause.is_zero())
+            && newest.is_ours()
+            && memory.failed_at.as_ref() == Some(&self.others(object))
+        {
+            return Some(Wait(Some(pause)));
+        }
+        let settled = memory.settled.as_ref()?;
         let wait = settled.wake.map(|wake| self.until(object, wake));
-        let same = settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
+        let same = *settled == seen(object, self.known_policy(object), settled.wake) && wait != Some(Duration::ZERO);
         same.then_some(Wait(wait))
+    }
+
+    /// What others have written.
+    fn others(&self, object: &AccessRequest) -> Others {
+        // These change with each write, ours included.
+        let metadata = ObjectMeta { resource_version: None, managed_fields: None, ..object.metadata.clone() };
+        Others { metadata, policy: self.known_policy(object) }
+    }
+
+    /// A look has failed: how long to wait until the next one, and at most until what falls due.
+    pub fn pause(&self, object: &AccessRequest, due: Option<Duration>) -> Duration {
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let wait = self.retry_after(uid);
+        let wait = due.map_or(wait, |due| wait.min(due));
+        self.memory().entry(uid.to_owned()).or_default().not_before = Some(Instant::now() + wait);
+        wait
     }
 
     /// The version of a request's policy that the watch has shown.
@@ -281,7 +320,7 @@ impl Context {
         let settled = seen(object, policy, wake);
         let mut memory = self.memory();
         let memory = memory.entry(uid).or_default();
-        memory.settled = Some(settled);
+        (memory.settled, memory.failed_at, memory.not_before) = (Some(settled), None, None);
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
@@ -348,7 +387,7 @@ impl Context {
     /// Has a request looked at again, whatever was settled about it.
     pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
         if let Some(memory) = self.memory().get_mut(uid) {
-            (memory.attempts, memory.settled) = (0, None);
+            (memory.attempts, memory.settled, memory.not_before) = (0, None, None);
         }
         // Nobody listens while the process stops.
         let _ = self.woken.unbounded_send(request);

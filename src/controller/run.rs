@@ -132,7 +132,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
 
     let policy_loop = applier(
         |policy, context| Box::pin(policies::reconcile(policy, context)),
-        |policy, error, context| failed(&context, "policy", policy.as_ref(), error, None),
+        |policy, error, context| policy_failed(&policy, error, &context),
         context.clone(),
         policies.clone(),
         request_stop(policy_queue, stop.clone()),
@@ -147,12 +147,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         let _ = policies.wait_until_ready().await;
         applier(
             |request, context| Box::pin(reconcile::reconcile(request, context)),
-            |request, error, context| {
-                // Whatever failed, what falls due is looked at in time.
-                let request = context.index.newest(&request).trusted.unwrap_or(request);
-                let due = Request::parse(&request).deadline().map(|deadline| context.until(&request, deadline));
-                failed(&context, "request", request.as_ref(), error, due.filter(|due| !due.is_zero()))
-            },
+            |request, error, context| request_failed(&request, error, &context),
             context.clone(),
             requests.clone(),
             request_stop(request_queue, stop.clone()),
@@ -342,15 +337,20 @@ async fn look_after_holdings(context: &Context, requests: &Store<AccessRequest>)
     }
 }
 
-fn failed<K: Resource<DynamicType = ()>>(
-    context: &Context,
-    kind: &str,
-    object: &K,
-    error: &Error,
-    due: Option<Duration>,
-) -> Action {
-    let wait = context.retry_after(object.meta().uid.as_deref().unwrap_or_default());
-    let wait = due.map_or(wait, |due| wait.min(due));
+fn policy_failed(policy: &AccessPolicy, error: &Error, context: &Context) -> Action {
+    let wait = context.retry_after(policy.metadata.uid.as_deref().unwrap_or_default());
+    failed("policy", policy, error, wait)
+}
+
+fn request_failed(request: &Arc<AccessRequest>, error: &Error, context: &Context) -> Action {
+    // Whatever failed, what falls due is looked at in time.
+    let request = context.index.newest(request).trusted.unwrap_or_else(|| request.clone());
+    let due = Request::parse(&request).deadline().map(|deadline| context.until(&request, deadline));
+    let wait = context.pause(&request, due.filter(|due| !due.is_zero()));
+    failed("request", request.as_ref(), error, wait)
+}
+
+fn failed<K: Resource<DynamicType = ()>>(kind: &str, object: &K, error: &Error, wait: Duration) -> Action {
     let (name, namespace) = (object.name_any(), object.namespace());
     tracing::warn!(kind, name, namespace, error = error.chain(), ?wait, "trying again");
     Action::requeue(wait)

@@ -42,6 +42,9 @@ pub enum Story {
     Overlap,
     /// One request whose end ends the sessions of the person, who has one. What counts is what follows on the removal.
     Sessions,
+    /// The same where the sessions of one client end: one in which it takes part, and an offline one. What counts are the calls
+    /// that [`Story::Sessions`] has not.
+    ClientSessions,
     /// As [`Story::Three`], and the operator is killed when all is given: what counts are the calls of its next start.
     Start,
 }
@@ -106,19 +109,21 @@ pub struct Told {
     pub problems: Vec<String>,
     pub requests: Vec<Request>,
     pub user: keycloak_admin::Person,
+    /// The id of the client whose sessions may have been ended.
+    client: String,
     before: BTreeSet<String>,
     /// By how much the last access was gone too late.
     pub late: SignedDuration,
 }
 
 /// A life under way.
-struct Life<'a> {
-    stage: &'a Stage,
+pub struct Life<'a> {
+    pub stage: &'a Stage,
     slot: &'a Slot,
-    number: usize,
+    pub number: usize,
     point: Option<&'a Point>,
     policy: &'a Policy,
-    person: Person,
+    pub person: Person,
     client: Client,
     requests: Vec<(Request, Phase)>,
     /// Until then at least, some request holds the client role, whatever becomes of the operator.
@@ -127,28 +132,36 @@ struct Life<'a> {
 
 /// Lives one life in a slot.
 pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, point: Option<&Point>) -> Told {
-    let user = stage.newcomer().await;
+    let user = match story {
+        Story::ClientSessions => stage.w.keycloak.user("life").await,
+        _ => stage.newcomer().await,
+    };
     stage.w.keycloak.map(&user, &slot.bystander).await;
-    if story != Story::Overlap {
+    if matches!(story, Story::Three | Story::Sessions | Story::Start) {
         stage.w.keycloak.map(&user, &slot.client_role).await;
     }
-    if story == Story::Sessions {
-        stage.signs_in(&user).await;
+    match story {
+        Story::Sessions => stage.signs_in(&user).await,
+        Story::ClientSessions => slot.signs_in(stage, &user).await,
+        Story::Three | Story::Overlap | Story::Start => {}
     }
     let before = stage.holdings(&user).await;
-    let person = Person::new(stage.w.clone(), user.clone());
-    let client = stage.w.somebody_called(&person.username).await;
-    let number = stage.script.enlist([slot.keys(), vec![user.id.clone(), user.username.clone()]].concat());
-    let policy = if story == Story::Sessions { &slot.ending_sessions } else { &slot.policy };
-    let mut life = Life { stage, slot, number, point, policy, person, client, requests: Vec::new(), held: None };
+    let mut life = Life::of(stage, slot, user.clone()).await;
+    life.point = point;
+    life.policy = match story {
+        Story::Sessions => &slot.ending_sessions,
+        Story::ClientSessions => &slot.ending_client_sessions,
+        Story::Three | Story::Overlap | Story::Start => &slot.policy,
+    };
     let undertaker = point
         .filter(|point| point.then != Then::Nothing)
-        .map(|point| tokio::spawn(bury(stage.script.clone(), stage.operator.clone(), number, point.clone())));
+        .map(|point| tokio::spawn(bury(stage.script.clone(), stage.operator.clone(), life.number, point.clone())));
     let mut problems = Vec::new();
     let lived = match story {
         Story::Three => life.three().await,
         Story::Overlap => life.overlap().await,
-        Story::Sessions => life.sessions().await,
+        Story::Sessions => life.alone("realm").await,
+        Story::ClientSessions => life.alone("client").await,
         Story::Start => life.start(&company).await,
     };
     problems.extend(lived.err());
@@ -163,9 +176,11 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
         undertaker.abort();
     }
     stage.is_quiet().await;
-    let requests = life.requests.into_iter().map(|(request, _)| request).collect();
+    let number = life.number;
+    let requests: Vec<Request> = life.requests.into_iter().map(|(request, _)| request).collect();
     let hit = stage.script.dismiss(number);
-    let mut told = Told { life: number, hit, problems, requests, user, before, late };
+    let client = slot.app.id.clone();
+    let mut told = Told { life: number, hit, problems, requests, user, client, before, late };
     told.look_at_keycloak(stage).await;
     told
 }
@@ -173,12 +188,8 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
 /// How late the access of a request is gone while the operator looks at another one of the same person, and Keycloak leaves
 /// that without an answer.
 pub async fn due_beside_a_look(stage: &Stage) -> Result<SignedDuration, String> {
-    let (slot, user) = (&stage.slots[0], stage.newcomer().await);
-    let person = Person::new(stage.w.clone(), user.clone());
-    let client = stage.w.somebody_called(&person.username).await;
-    let number = stage.script.enlist([slot.keys(), vec![user.id.clone(), user.username.clone()]].concat());
-    let (policy, requests) = (&slot.policy, Vec::new());
-    let mut life = Life { stage, slot, number, point: None, policy, person, client, requests, held: None };
+    let mut life = Life::of_a_newcomer(stage, &stage.slots[0]).await;
+    let number = life.number;
     let first = life.asks(&["realm"], "8s", Phase::Expired).await?;
     let deadline = |now: &AccessRequest| now.grant().map(|grant| grant.deadline.0);
     let due = deadline(&life.has_it(&first).await?).ok_or("nothing was given")?;
@@ -219,9 +230,21 @@ fn is_final(request: &AccessRequest) -> bool {
     phase(request).is_some_and(Phase::is_final)
 }
 
-impl Life<'_> {
+impl<'a> Life<'a> {
+    /// The life of somebody who is new, in this slot.
+    pub async fn of_a_newcomer(stage: &'a Stage, slot: &'a Slot) -> Self {
+        Self::of(stage, slot, stage.newcomer().await).await
+    }
+
+    async fn of(stage: &'a Stage, slot: &'a Slot, user: keycloak_admin::Person) -> Self {
+        let number = stage.script.enlist([slot.keys(), vec![user.id.clone(), user.username.clone()]].concat());
+        let (person, policy) = (Person::new(stage.w.clone(), user), &slot.policy);
+        let client = stage.w.somebody_called(&person.username).await;
+        Self { stage, slot, number, point: None, policy, person, client, requests: Vec::new(), held: None }
+    }
+
     /// Asks for some of the slot's grants.
-    async fn asks(&mut self, grants: &[&str], duration: &str, ends_as: Phase) -> Result<Request, String> {
+    pub async fn asks(&mut self, grants: &[&str], duration: &str, ends_as: Phase) -> Result<Request, String> {
         let name = unique("fix");
         self.stage.script.add_key(self.number, &name);
         let ask = Ask::new(self.stage.w.clone(), self.person.clone(), name, &self.policy.name);
@@ -230,7 +253,7 @@ impl Life<'_> {
         Ok(request)
     }
 
-    async fn has_it(&self, request: &Request) -> Result<AccessRequest, String> {
+    pub async fn has_it(&self, request: &Request) -> Result<AccessRequest, String> {
         let has = |now: &AccessRequest| phase(now) == Some(Phase::Active) || is_final(now);
         self.stage.until(request, "Active", PATIENCE, has).await
     }
@@ -246,9 +269,9 @@ impl Life<'_> {
         self.asks(&["realm", "client", "group"], &format!("{}s", SHORT.as_secs()), Phase::Expired).await.map(drop)
     }
 
-    async fn sessions(&mut self) -> Result<(), String> {
+    async fn alone(&mut self, grant: &str) -> Result<(), String> {
         self.begins(false);
-        self.asks(&["realm"], &format!("{}s", SHORT.as_secs()), Phase::Expired).await.map(drop)
+        self.asks(&[grant], &format!("{}s", SHORT.as_secs()), Phase::Expired).await.map(drop)
     }
 
     async fn start(&mut self, company: &Company) -> Result<(), String> {
@@ -370,8 +393,10 @@ impl Told {
         if !left.is_empty() {
             self.problems.push(format!("left in Keycloak: {left:?}"));
         }
-        if !stage.sessions(&self.user).await.is_empty() {
-            self.problems.push("sessions are left".into());
+        for which in ["sessions".to_owned(), format!("offline-sessions/{}", self.client)] {
+            if !stage.sessions(&self.user, &which).await.is_empty() {
+                self.problems.push(format!("{which} are left"));
+            }
         }
         if !lost.is_empty() {
             self.problems.push(format!("taken although it was there before: {lost:?}"));

@@ -1,5 +1,7 @@
 //! Every point of a life: which calls there are, and which faults make sense at each.
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 
 use crate::{
@@ -23,7 +25,7 @@ pub struct Calls {
 /// Lives each story once without a fault and writes its calls down.
 pub async fn record(stage: &Stage) -> Vec<Calls> {
     let all = stage.script.enlist(Vec::new());
-    let lives = [Story::Three, Story::Overlap, Story::Sessions].into_iter().zip(&stage.slots);
+    let lives = [Story::Three, Story::Overlap, Story::Sessions, Story::ClientSessions].into_iter().zip(&stage.slots);
     let told = join_all(
         lives.map(|(story, slot)| async move { (story, live(stage, slot, Company::none(), story, None).await) }),
     );
@@ -39,7 +41,16 @@ pub async fn record(stage: &Stage) -> Vec<Calls> {
         assert_eq!(told.problems, Vec::<String>::new(), "{story:?} without a fault");
         told.clear(stage).await;
     }
+    let kinds = |which: Story| {
+        let of_it = own.iter().filter(move |(story, _)| *story == which);
+        of_it.flat_map(|(_, places)| places).map(|place| place.kind.clone()).collect::<BTreeSet<String>>()
+    };
+    let of_sessions = kinds(Story::Sessions);
     for (story, mut own) in own {
+        if story == Story::ClientSessions {
+            own.retain(|place| place.kind.contains("sessions") && !of_sessions.contains(&place.kind));
+            assert!(own.iter().any(|place| place.kind.contains("DELETE sessions")), "sessions are ended: {own:?}");
+        }
         if story == Story::Sessions {
             own = own.into_iter().skip_while(|place| !place.kind.contains("sessions")).collect();
             assert!(own.iter().any(|place| place.kind.contains("logout")), "sessions are ended: {own:?}");

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING},
     server::conn::http1,
     service::service_fn,
 };
@@ -21,6 +21,9 @@ use tokio::{
 };
 
 use crate::script::{DOWN, Fault, Garbage, LATE, SLOW, Script};
+
+/// Twice as much as the operator reads of an answer.
+const HUGE: usize = 8 * 1024 * 1024;
 
 type Failure = Box<dyn Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, Failure>;
@@ -131,6 +134,11 @@ impl Proxy {
             }
             Fault::Hang(_) | Fault::HangLate => pending().await,
             Fault::Status(status, _) => Ok(answer(status)),
+            Fault::Busy(status, seconds) => {
+                let mut answer = answer(status);
+                answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+                Ok(answer)
+            }
             Fault::Cut(_) | Fault::Late | Fault::Body(_) | Fault::Slow => cut("cut"),
         }
     }
@@ -220,6 +228,7 @@ async fn garble(answer: Response<Body>, garbage: Garbage) -> Result<Response<Bod
             full("<html><body>502 Bad Gateway</body></html>")
         }
         Garbage::Empty => full(""),
+        Garbage::Huge => full(format!("[{}]", " ".repeat(HUGE))),
         Garbage::Truncated => {
             let half = Frame::data(body.slice(..body.len() / 2));
             let end = Failure::from(io::Error::other("truncated"));

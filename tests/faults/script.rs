@@ -25,6 +25,8 @@ pub enum Garbage {
     Html,
     Empty,
     Truncated,
+    /// An empty list, in more bytes than anybody has to read.
+    Huge,
 }
 
 /// What happens to one call.
@@ -42,6 +44,8 @@ pub enum Fault {
     Down(When),
     /// The server answers with this status.
     Status(u16, When),
+    /// The server answers with this status, and that it wants to be asked again after so many seconds.
+    Busy(u16, u64),
     /// The server does it, and answers with 200 and this.
     Body(Garbage),
     /// The connection is cut, and the call arrives [`LATE`] afterwards.
@@ -71,6 +75,7 @@ impl Fault {
             Self::Kill(when) | Self::Cut(when) | Self::Hang(when) | Self::Down(when) | Self::Status(_, when) => {
                 when == When::Before
             }
+            Self::Busy(..) => true,
             Self::Body(_) | Self::KillLate | Self::Late | Self::HangLate | Self::Slow => false,
         }
     }
@@ -86,6 +91,8 @@ impl fmt::Display for Fault {
             Self::Hang(at) => write!(f, "hang-{}", when(at)),
             Self::Down(at) => write!(f, "down-{}", when(at)),
             Self::Status(status, at) => write!(f, "{status}-{}", when(at)),
+            Self::Busy(status, seconds) => write!(f, "{status}-for-{seconds}s"),
+            Self::Body(Garbage::Huge) => write!(f, "huge"),
             Self::Body(Garbage::Html) => write!(f, "html"),
             Self::Body(Garbage::Empty) => write!(f, "empty"),
             Self::Body(Garbage::Truncated) => write!(f, "truncated"),
@@ -97,12 +104,15 @@ impl fmt::Display for Fault {
 }
 
 /// One call, in a way that is the same in each run: the n-th of a kind (`keycloak DELETE users/*/role-mappings/realm`),
-/// counted from one.
+/// counted from one, or [`EACH`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     pub kind: String,
     pub nth: usize,
 }
+
+/// In place of a number.
+const EACH: usize = 0;
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,6 +170,11 @@ impl Script {
         let mut lives = locked(&self.lives);
         lives.push(Life { keys, since: 0, rule: None, seen: 0, hit: false, counts: true });
         lives.len() - 1
+    }
+
+    /// Does this to each call of this kind that is about a life, from now on.
+    pub fn lasts(&self, life: usize, kind: &str, fault: Fault) {
+        self.arm(life, Some((Place { kind: kind.to_owned(), nth: EACH }, fault)), false);
     }
 
     /// Counts the calls of a life from now on, and does this to one of them. With `all` the calls of everybody count.
@@ -223,7 +238,7 @@ impl Script {
             let Some((place, what)) = &life.rule else { continue };
             if place.kind == kind {
                 life.seen += 1;
-                if life.seen == place.nth {
+                if place.nth == EACH || life.seen == place.nth {
                     life.hit = true;
                     fault = Some(*what);
                 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
-    keycloak_admin::{Group, Person, Role, unique},
+    keycloak_admin::{App, Group, Person, Role, unique},
     ledger::Ledger,
     operator::Operator,
     policy::Policy,
@@ -22,9 +22,13 @@ use crate::{
     world::World,
 };
 
+/// The scope of a token that outlives its session.
+const OFFLINE: &str = "openid offline_access";
+
 /// What lives in one slot are about. Each life has a person of its own.
 pub struct Slot {
-    client_id: String,
+    /// The client of the client role. People can sign in there.
+    pub app: App,
     pub realm_role: Role,
     pub client_role: Role,
     pub group: Group,
@@ -33,22 +37,28 @@ pub struct Slot {
     pub policy: Policy,
     /// The same for the realm role alone, and sessions end with it.
     pub ending_sessions: Policy,
+    /// The same for the client role alone, and the sessions of its client end with it.
+    pub ending_client_sessions: Policy,
 }
 
 impl Slot {
     async fn prepare(w: &World) -> Self {
-        let client_id = w.keycloak.robot(&[]).await.client_id;
+        let app = w.keycloak.app().await;
         let realm_role = w.keycloak.realm_role("realm").await;
-        let client_role = w.keycloak.client_role(&client_id, &unique("client")).await;
+        let client_role = w.keycloak.client_role(&app.client_id, &unique("client")).await;
         let group = w.keycloak.group(None, &unique("group")).await;
         let bystander = w.keycloak.realm_role("bystander").await;
         let policy = w.policy("faults").everybody().automatic().realm_role("realm", &realm_role.name);
-        let policy = policy.client_role("client", &client_id, &client_role.name).group("group", &group.path);
+        let policy = policy.client_role("client", &app.client_id, &client_role.name).group("group", &group.path);
         let policy = policy.create().await.expect("a good policy");
         let ending_sessions = w.policy("sessions").everybody().automatic().realm_role("realm", &realm_role.name);
         let ending_sessions = ending_sessions.with("sessions", json!({"atEnd": "EndAll"}));
         let ending_sessions = ending_sessions.create().await.expect("a good policy");
-        Self { client_id, realm_role, client_role, group, bystander, policy, ending_sessions }
+        let of_client = w.policy("sessions").everybody().automatic();
+        let of_client = of_client.client_role("client", &app.client_id, &client_role.name);
+        let of_client = of_client.with("sessions", json!({"atEnd": "EndClientSessions"}));
+        let ending_client_sessions = of_client.create().await.expect("a good policy");
+        Self { app, realm_role, client_role, group, bystander, policy, ending_sessions, ending_client_sessions }
     }
 
     /// What is in the calls that are about this slot.
@@ -60,10 +70,20 @@ impl Slot {
             self.client_role.name.clone(),
             self.group.id.clone(),
             self.group.path.trim_start_matches('/').to_owned(),
-            self.client_id.clone(),
+            self.app.id.clone(),
+            self.app.client_id.clone(),
             self.policy.name.clone(),
             self.ending_sessions.name.clone(),
+            self.ending_client_sessions.name.clone(),
         ]
+    }
+
+    /// Somebody signs in at the client twice: one session is an offline one.
+    pub async fn signs_in(&self, stage: &Stage, user: &Person) {
+        for (scope, which) in [("openid", "sessions".into()), (OFFLINE, format!("offline-sessions/{}", self.app.id))] {
+            stage.w.keycloak.signs_in_at(user, &self.app, scope).await;
+            assert!(!stage.sessions(user, &which).await.is_empty(), "there is one of {which}");
+        }
     }
 }
 
@@ -94,6 +114,7 @@ impl Stage {
         for slot in &ready {
             slot.policy.is_ready().await;
             slot.ending_sessions.is_ready().await;
+            slot.ending_client_sessions.is_ready().await;
         }
         Self { w, script, operator, ledger, slots: ready, tasks }
     }
@@ -109,12 +130,12 @@ impl Stage {
     /// A session of somebody without a password: an administrator signs in as that person.
     pub async fn signs_in(&self, user: &Person) {
         self.w.keycloak.call(Method::POST, &format!("users/{}/impersonation", user.id), Some(&json!({}))).await;
-        assert!(!self.sessions(user).await.is_empty(), "there is a session");
+        assert!(!self.sessions(user, "sessions").await.is_empty(), "there is a session");
     }
 
-    /// The sessions of a person.
-    pub async fn sessions(&self, user: &Person) -> Vec<Value> {
-        let sessions = self.w.keycloak.call(Method::GET, &format!("users/{}/sessions", user.id), None).await.1;
+    /// The sessions of a person: `sessions`, or `offline-sessions/{id of a client}`.
+    pub async fn sessions(&self, user: &Person, which: &str) -> Vec<Value> {
+        let sessions = self.w.keycloak.call(Method::GET, &format!("users/{}/{which}", user.id), None).await.1;
         sessions.as_array().expect("a list").clone()
     }
 
