@@ -51,6 +51,8 @@ mod clocks;
 mod crowd;
 #[path = "scenarios/docs.rs"]
 mod docs;
+#[path = "documentation/mod.rs"]
+mod documentation;
 #[path = "scenarios/drift.rs"]
 mod drift;
 #[path = "scenarios/ending.rs"]
@@ -115,6 +117,8 @@ mod sessions;
 mod sso;
 #[path = "scenarios/tampering.rs"]
 mod tampering;
+#[path = "scenarios/uninstalling.rs"]
+mod uninstalling;
 #[path = "scenarios/vanishing.rs"]
 mod vanishing;
 #[path = "scenarios/world.rs"]

@@ -140,14 +140,18 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     if matches!(story, Story::Three | Story::Sessions | Story::Start) {
         stage.w.keycloak.map(&user, &slot.client_role).await;
     }
+    let mut sessions = Vec::new();
     match story {
         Story::Sessions => stage.signs_in(&user).await,
-        Story::ClientSessions => slot.signs_in(stage, &user).await,
+        Story::ClientSessions => sessions = slot.signs_in(stage, &user).await,
         Story::Three | Story::Overlap | Story::Start => {}
     }
     let before = stage.holdings(&user).await;
     let mut life = Life::of(stage, slot, user.clone()).await;
     life.point = point;
+    for id in sessions {
+        stage.script.add_key(life.number, &id);
+    }
     life.policy = match story {
         Story::Sessions => &slot.ending_sessions,
         Story::ClientSessions => &slot.ending_client_sessions,

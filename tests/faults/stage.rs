@@ -78,12 +78,16 @@ impl Slot {
         ]
     }
 
-    /// Somebody signs in at the client twice: one session is an offline one.
-    pub async fn signs_in(&self, stage: &Stage, user: &Person) {
+    /// Somebody signs in at the client twice: one session is an offline one. Their ids.
+    pub async fn signs_in(&self, stage: &Stage, user: &Person) -> Vec<String> {
+        let mut ids = Vec::new();
         for (scope, which) in [("openid", "sessions".into()), (OFFLINE, format!("offline-sessions/{}", self.app.id))] {
             stage.w.keycloak.signs_in_at(user, &self.app, scope).await;
-            assert!(!stage.sessions(user, &which).await.is_empty(), "there is one of {which}");
+            let sessions = stage.sessions(user, &which).await;
+            assert!(!sessions.is_empty(), "there is one of {which}");
+            ids.extend(sessions.iter().map(|session| session["id"].as_str().expect("an id").to_owned()));
         }
+        ids
     }
 }
 

@@ -10,10 +10,7 @@ use std::{
 use hallpass::config::Config;
 use serde_json::{Value, json};
 
-#[path = "../documentation/mod.rs"]
-mod documentation;
-
-use documentation::{Block, Sort, blocks, project};
+use crate::documentation::{Block, Sort, blocks, project};
 
 fn stack() -> Value {
     let file = std::env::var("HALLPASS_STACK").expect("HALLPASS_STACK is the stack.json of running servers");
