@@ -30,6 +30,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// For so long, and no longer, a removal that is due waits for what somebody else writes all the time.
+const HELD_UP: Duration = Duration::from_secs(2);
+
 /// How long a request leaves the way to another of the same person that falls due.
 const GIVES_WAY: Duration = Duration::from_millis(500);
 
@@ -69,7 +72,7 @@ impl Context {
         if let Some(wait) = self.nothing_new(&newest) {
             return Ok(wait);
         }
-        let mut outcomes = Vec::new();
+        let (mut outcomes, begin) = (Vec::new(), Instant::now());
         for step in 0..MAX_STEPS {
             let known = self.index.newest(request);
             self.tell_of_a_forged_status(&known);
@@ -87,9 +90,9 @@ impl Context {
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let policy = self.known_policy(&object);
-            let last = step + 1 == MAX_STEPS;
+            let held_up = step + 1 == MAX_STEPS || begin.elapsed() > HELD_UP;
             let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
-            let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), last)).await {
+            let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), held_up)).await {
                 // Its own end is decided on at once; another's needs what is locked here.
                 Err(Error::FallsDue) if own_end().is_some_and(|left| left.is_zero()) => continue,
                 Err(Error::FallsDue) => return Ok(Wait(Some(GIVES_WAY))),
@@ -118,7 +121,7 @@ impl Context {
         request: &Request,
         object: &AccessRequest,
         outcomes: Vec<Outcome>,
-        last: bool,
+        held_up: bool,
     ) -> Result<Option<Step>, Error> {
         let now = Timestamp::now();
         let siblings = self.siblings(request);
@@ -142,7 +145,7 @@ impl Context {
             decision.effects.iter().any(Effect::is_about_keycloak) || request.phase() == Some(Phase::Revoking);
         if about_others && !self.is_fenced(request, urgency).await? {
             // Others are written by somebody all the time: that keeps nothing from going that is due.
-            if last {
+            if held_up {
                 self.remove_all_the_same(object, &decision.effects).await;
             }
             return Ok(None);
@@ -165,7 +168,7 @@ impl Context {
                 Err(error) if error.is_conflict() => {
                     // What cannot be read, is gone, or is written by others all the time keeps nothing from going that is due.
                     let there = self.read_again(object).await;
-                    if last || !matches!(there, Ok(true)) {
+                    if held_up || !matches!(there, Ok(true)) {
                         self.remove_all_the_same(object, &decision.effects).await;
                     }
                     return if there? { Ok(None) } else { Err(Error::Gone) };

@@ -266,6 +266,8 @@ fn keycloak_endpoint(path: &str) -> String {
     match rest {
         [] => "realm".into(),
         ["group-by-path", ..] => "group-by-path/*".into(),
+        // Its id is no UUID.
+        ["sessions", _] => "sessions/*".into(),
         rest => {
             let is_id = |part: &str| part.len() == 36 && part.matches('-').count() == 4;
             rest.iter().map(|part| if is_id(part) { "*" } else { part }).collect::<Vec<_>>().join("/")

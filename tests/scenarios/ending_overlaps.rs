@@ -3,7 +3,14 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use hallpass::api::{Phase, TargetState};
+use hallpass::api::{AccessRequest, Phase, TargetState};
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::{keycloak_admin::unique, removals::removals, request::Request, world::World};
 
@@ -142,5 +149,50 @@ async fn a_group_that_the_person_was_in_stays() {
     assert_eq!(w.keycloak.groups(&alice.user).await, [oncall.path]);
     let left: Vec<TargetState> = status.grant.unwrap().targets.iter().map(|target| target.state).collect();
     assert_eq!(left, [TargetState::Kept, TargetState::Removed]);
+    w.clean_up().await;
+}
+
+/// Writes a request over and over, until the handle is aborted.
+fn scribbles(w: &World, request: &Request, as_who: usize) -> JoinHandle<()> {
+    let (api, name): (Api<AccessRequest>, _) = (request.api(w.admin.clone()), request.name.clone());
+    tokio::spawn(async move {
+        for n in 0_u64.. {
+            let note = json!({"metadata": {"annotations": {format!("example.com/note-{as_who}"): n.to_string()}}});
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(&note)).await.expect("an annotation");
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_is_due_goes_although_another_request_of_the_person_is_written_all_the_time() {
+    // given two requests of one person, and an operator that has written neither since its start
+    let w = World::alone().await;
+    let alice = w.person("alice").await;
+    let (due, kept) = (w.keycloak.realm_role("due").await, w.keycloak.realm_role("kept").await);
+    let policy = w.policy("oncall").realm_role("due", &due.name).realm_role("kept", &kept.name).requester(&alice);
+    let policy = policy.automatic().ready().await;
+    let longer = alice.asks(&policy).grants(["kept"]).lasting("10m").create().await.unwrap();
+    longer.reaches(Phase::Active).await;
+    let request = alice.asks(&policy).grants(["due"]).lasting("15s").create().await.unwrap();
+    let deadline = request.reaches(Phase::Active).await.grant.unwrap().deadline.0;
+    w.operator("kill").await;
+    w.operator("start").await;
+    w.another_epoch(None).await;
+    assert!(Timestamp::now() < deadline, "the machine is too slow: its time is up");
+    // when
+    let scribblers: Vec<JoinHandle<()>> = (0..8).map(|i| scribbles(&w, &longer, i)).collect();
+    let before = longer.resource_version().await;
+    // then
+    w.until("the role is gone", async || !w.keycloak.has(&alice.user, &due).await).await;
+    let late = Timestamp::now().duration_since(deadline);
+    println!("gone {late:#} after the deadline, {before} -> {}", longer.resource_version().await);
+    assert!(late.is_positive() && late < SignedDuration::from_secs(6), "{late:#} after the deadline");
+    assert!(w.keycloak.has(&alice.user, &kept).await);
+    for scribbler in scribblers {
+        assert!(!scribbler.is_finished(), "it was written all the time");
+        scribbler.abort();
+    }
+    request.reaches(Phase::Expired).await;
+    longer.reaches(Phase::Active).await;
     w.clean_up().await;
 }

@@ -90,3 +90,29 @@ async fn the_chart_is_uninstalled_as_documented_and_installed_again() {
     again.reaches(Phase::Revoked).await;
     w.clean_up().await;
 }
+
+#[tokio::test]
+async fn whoever_deletes_the_crd_takes_away_what_was_lent() {
+    // given
+    let w = World::alone().await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    alice.asks(&policy).create().await.unwrap().reaches(Phase::Active).await;
+    // when
+    typed(&w, "kubectl delete crd accessrequests.hallpass.dev --timeout=40s").await;
+    // then
+    assert!(!w.keycloak.has(&alice.user, &role).await);
+    let (status, text) = w.stack.ask_operator("/readyz").await.unwrap();
+    println!("{status} {text}");
+    // when it is there again
+    let epoch = w.epoch().await;
+    w.stack.dev(&["up"]).await;
+    w.another_epoch(epoch.as_ref()).await;
+    // then
+    let again = alice.asks(&policy).lasting("5s").create().await.unwrap();
+    again.reaches(Phase::Active).await;
+    again.reaches(Phase::Expired).await;
+    assert!(!w.keycloak.has(&alice.user, &role).await);
+    w.clean_up().await;
+}
