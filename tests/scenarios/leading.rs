@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hallpass::api::{AccessRequestStatus, Phase};
+use hallpass::api::{AccessRequestStatus, Phase, TargetState};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -248,6 +248,53 @@ async fn a_leader_that_is_cut_off_leaves_alone_what_the_next_one_gives_meanwhile
     way.mend().await;
     assert_eq!(w.ended(&mut cut_off).await.code(), Some(1), "{}", cut_off.log());
     assert_eq!(tried(&cut_off), before, "{}", cut_off.log());
+    w.own_operators_are_over(vec![cut_off, next]).await;
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn what_a_leader_that_is_cut_off_takes_from_a_request_that_it_cannot_know_is_said() {
+    // given
+    let w = World::alone().await;
+    w.runs_its_own_operators().await;
+    let mut way = Way::to(&w.stack.api_server).await;
+    let mut cut_off = w.start("cut-off", Start { api_server: Some(&way.url), ..Start::default() }).await;
+    w.leads(&cut_off).await;
+    let next = w.start("next", Start::default()).await;
+    w.waits_for(&next, &cut_off).await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
+    let first = alice.asks(&policy).lasting("25s").create().await.unwrap();
+    let due = deadline(&first.reaches(Phase::Active).await);
+    // when the next leader grants her the same for longer
+    way.cut().await;
+    w.leads(&next).await;
+    let second = alice.asks(&policy).lasting("60s").create().await.unwrap();
+    let later = deadline(&second.reaches(Phase::Active).await);
+    assert!(since(due).is_negative(), "the machine is too slow: the next one leads only now");
+    // then one hands it over, and the other takes it away
+    w.until("it is said", async || !w.events(&second.name, "TakenAway").await.is_empty()).await;
+    assert!(!since(due).is_negative());
+    assert!(!w.keycloak.has(&alice.user, &role).await);
+    let handed_over = first.reaches(Phase::Expired).await.grant.unwrap();
+    assert_eq!(handed_over.targets[0].state, TargetState::Kept);
+    // when she ends it, and asks again
+    assert!(since(later).is_negative(), "the machine is too slow: its time is up");
+    alice.ends(&second).await.unwrap();
+    second.reaches(Phase::Revoked).await;
+    let third = alice.asks(&policy).lasting("15s").create().await.unwrap();
+    let due = deadline(&third.reaches(Phase::Active).await);
+    // then she has it, until its time is up
+    w.until("the time is up", async || {
+        let had = w.keycloak.has(&alice.user, &role).await;
+        assert!(had || !since(due).is_negative(), "it is hers: {}", cut_off.log());
+        !had
+    })
+    .await;
+    third.reaches(Phase::Expired).await;
+    way.mend().await;
+    assert_eq!(w.ended(&mut cut_off).await.code(), Some(1), "{}", cut_off.log());
     w.own_operators_are_over(vec![cut_off, next]).await;
     w.clean_up().await;
 }
