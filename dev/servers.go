@@ -87,6 +87,8 @@ func (s *stack) keycloakProgram(adminPassword string) program {
 		"--cache=local", // anything else opens cluster ports
 		"--http-host=127.0.0.1", fmt.Sprintf("--https-port=%d", s.Ports.Keycloak),
 		fmt.Sprintf("--http-management-port=%d", s.Ports.KeycloakManagement), "--hostname="+s.keycloakURL(),
+		// It reads the keys of the API server's service accounts.
+		"--truststore-paths="+s.path("pki", "ca.crt"),
 		"--https-certificate-file="+s.path("pki", "keycloak.crt"), "--https-certificate-key-file="+s.path("pki", "keycloak.key"),
 		"--log-level=INFO,io.smallrye.health:WARN", // else each look at its health is a line
 	)

@@ -82,6 +82,9 @@ func (s *stack) upAPIServer(d *distribution) (string, error) {
 	if err := s.waitFor([]string{apiServer, etcd}, 2*time.Minute, api.readyz); err != nil {
 		return "", err
 	}
+	if err := api.openIssuer(); err != nil {
+		return "", err
+	}
 	return s.apiURL(), api.createNamespace(requestNamespace)
 }
 

@@ -92,14 +92,47 @@ pub struct Realm {
     pub allow_admin_roles: bool,
 }
 
-/// Sign-in with the client's secret, from a file that is read anew for each token.
-#[derive(Clone, Debug, Deserialize)]
+/// How the operator signs in: as which client, and with which file. It is read anew for each token. One of the files is named.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Auth {
     /// The client's `clientId` in the realm.
     pub client_id: String,
     /// File that holds the client's secret and nothing else; white space around it is ignored.
-    pub client_secret_file: PathBuf,
+    #[serde(default)]
+    pub client_secret_file: Option<PathBuf>,
+    /// File with a token of a Kubernetes service account, for a client that Keycloak (26.6 and later) lets sign in with it.
+    #[serde(default)]
+    pub service_account_token_file: Option<PathBuf>,
+    /// PEM file with the client's private key: RSA, or in PKCS#8 ECDSA with P-256.
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
+    /// The realm's issuer, if it is not `{url}/realms/{realm}`. What the client signs with its key is meant for it.
+    #[serde(default)]
+    pub issuer: Option<String>,
+}
+
+/// What the client shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Its secret.
+    Secret(PathBuf),
+    /// A service account's token, which Keycloak has the cluster's issuer vouch for.
+    ServiceAccountToken(PathBuf),
+    /// Something that is signed with its private key.
+    Key(PathBuf),
+}
+
+impl Auth {
+    /// What the client shows; nothing unless exactly one file is named.
+    pub fn credential(&self) -> Option<Credential> {
+        match (&self.client_secret_file, &self.service_account_token_file, &self.client_key_file) {
+            (Some(file), None, None) => Some(Credential::Secret(file.clone())),
+            (None, Some(file), None) => Some(Credential::ServiceAccountToken(file.clone())),
+            (None, None, Some(file)) => Some(Credential::Key(file.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// From a Kubernetes username to a Keycloak user.
@@ -240,6 +273,13 @@ impl Realm {
         if let Some((key, _)) = empty.into_iter().find(|(_, value)| value.trim().is_empty()) {
             return Some((key.into(), "must not be empty".into()));
         }
+        if self.auth.credential().is_none() {
+            let problem = "must name one of clientSecretFile, serviceAccountTokenFile and clientKeyFile";
+            return Some(("auth".into(), problem.into()));
+        }
+        if self.auth.issuer.is_some() && self.auth.client_key_file.is_none() {
+            return Some(("auth.issuer".into(), "is for clientKeyFile only".into()));
+        }
         let former = self.former_urls.iter().enumerate().map(|(i, url)| (format!("formerUrls[{i}]"), url));
         for (key, url) in former.chain([("url".to_owned(), &self.url)]) {
             if !is_base_url(url) {
@@ -339,6 +379,9 @@ mod tests {
             (&REALM.replace(".com", ".com/realms/acme"), vec!["realms[0].url", "nothing more"]),
             (&REALM.replace("acme", "''"), vec!["realms[0].realm", "must not be empty"]),
             (&REALM.replace("clientId", "clientID"), vec!["clientID"]),
+            (&REALM.replace(", clientSecretFile: /s", ""), vec!["realms[0].auth", "one of clientSecretFile"]),
+            (&REALM.replace("/s}", "/s, clientKeyFile: /k}"), vec!["realms[0].auth", "one of clientSecretFile"]),
+            (&REALM.replace("/s}", "/s, issuer: 'https://x'}"), vec!["realms[0].auth.issuer", "clientKeyFile only"]),
             (
                 &format!("{REALM}{}", REALM.trim_start_matches("realms:\n")),
                 vec!["realms[1].name", "\"prod\" is there twice"],

@@ -109,6 +109,8 @@ mod required_actions;
 mod restarts;
 #[path = "scenarios/sealing.rs"]
 mod sealing;
+#[path = "scenarios/secretless.rs"]
+mod secretless;
 #[path = "scenarios/seeing.rs"]
 mod seeing;
 #[path = "scenarios/sessions.rs"]

@@ -7,6 +7,7 @@
 mod actions;
 mod circuit;
 mod closure;
+mod credential;
 mod error;
 mod events;
 mod holders;
@@ -158,11 +159,15 @@ impl Client {
             .map_err(|error| error.during(|| format!("prepare the connection to {}", realm.url)))?;
         let server = realm.url.clone();
         let name = escape(&realm.realm);
+        let credential = realm.auth.credential().ok_or_else(|| {
+            Error::new(Kind::Config, REALM.label, format!("realm {}: auth names no file, or several", realm.name))
+        })?;
         let tokens = Tokens {
             http: http.clone(),
             url: format!("{server}/realms/{name}/protocol/openid-connect/token"),
             client_id: realm.auth.client_id.clone(),
-            secret_file: realm.auth.client_secret_file.clone(),
+            credential,
+            issuer: realm.auth.issuer.clone().unwrap_or_else(|| format!("{server}/realms/{}", realm.realm)),
             realm: realm.realm.clone(),
             limit: limits.write,
             observer: Arc::clone(&observer),

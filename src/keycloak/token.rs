@@ -1,7 +1,6 @@
 //! Signing in: client credentials, one renewal at a time, before the token expires. Knows nothing of the Admin API.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +22,10 @@ use super::{
     error::{Complaint, Error, Kind, describe_body, number, root_cause},
     http::{MAX_BODY, body_of, is_away, retry_after},
 };
-use crate::clock::{Boot, OtherClock};
+use crate::{
+    clock::{Boot, OtherClock},
+    config::Credential,
+};
 
 const ENDPOINT: &str = "token";
 
@@ -57,7 +59,9 @@ pub(super) struct Tokens {
     pub(super) realm: String,
     pub(super) url: String,
     pub(super) client_id: String,
-    pub(super) secret_file: PathBuf,
+    pub(super) credential: Credential,
+    /// The realm's issuer, for which an assertion is meant.
+    pub(super) issuer: String,
     /// Time limit of one sign-in.
     pub(super) limit: Duration,
     pub(super) observer: Arc<dyn Observer>,
@@ -133,12 +137,9 @@ impl Tokens {
     }
 
     async fn ask(&self, started: Instant) -> Result<Token, Error> {
-        let secret = self.secret()?;
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &self.client_id),
-            ("client_secret", secret.expose_secret()),
-        ];
+        let fields = self.credential.fields(&self.client_id, &self.issuer)?;
+        let mut form = vec![("grant_type", "client_credentials")];
+        form.extend(fields.iter().map(|(name, value)| (*name, value.expose_secret())));
         let before = Boot::now();
         let response = self.http.post(&self.url).form(&form).send().await.map_err(|error| {
             let kind = if error.is_connect() { Kind::NotSent } else { Kind::Unavailable };
@@ -148,7 +149,7 @@ impl Tokens {
         let delay = retry_after(&response);
         let body = body_of(response, MAX_BODY).await.map_err(|words| Error::new(Kind::Malformed, ENDPOINT, words))?;
         if status != StatusCode::OK {
-            let error = refusal(status, &body).with_retry_after(delay);
+            let error = self.refusal(status, &body).with_retry_after(delay);
             return Err(if is_away(status) { error.of_the_server() } else { error });
         }
         // The parser's words could quote the token: they are not repeated.
@@ -165,18 +166,29 @@ impl Tokens {
         Ok(Token { value: Arc::new(SecretString::from(answer.access_token)), renew_at, serial })
     }
 
-    /// Read anew each time, so that a rotated secret needs no restart. The file is small and local: no need to hand
-    /// the read to another thread.
-    fn secret(&self) -> Result<SecretString, Error> {
-        let file = self.secret_file.display();
-        let text = std::fs::read_to_string(&self.secret_file).map(SecretString::from).map_err(|error| {
-            Error::new(Kind::Config, ENDPOINT, format!("the secret file {file}: {}", root_cause(&error)))
-        })?;
-        let secret = text.expose_secret().trim();
-        if secret.is_empty() {
-            return Err(Error::new(Kind::Config, ENDPOINT, format!("the secret file {file} is empty")));
+    /// A sign-in that was refused. Never [`Kind::NotFound`]: that would read as "the user is not there" further up.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Error {
+        let code = number(status);
+        let complaint = Complaint::read(body);
+        let words = complaint.as_ref().map_or_else(|| describe_body(body).to_owned(), Complaint::words);
+        let (kind, hint) = match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (Kind::Throttled, None),
+            _ if status.is_server_error() => (Kind::Unavailable, None),
+            _ if complaint.is_none() => (Kind::Malformed, None),
+            StatusCode::NOT_FOUND => (Kind::Unauthorized, Some("is the realm's name right?".to_owned())),
+            _ => (Kind::Unauthorized, self.hint(&words)),
+        };
+        let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+        Error::new(kind, ENDPOINT, format!("{code} {words}{hint}"))
+    }
+
+    /// What Keycloak's words (26.7.3) usually mean.
+    fn hint(&self, words: &str) -> Option<String> {
+        if words.contains("service account") {
+            return Some("turn on \"Service accounts roles\" of the client".into());
         }
-        Ok(SecretString::from(secret))
+        let concerns_the_client = ["invalid_client", "unauthorized_client"].iter().any(|error| words.contains(error));
+        concerns_the_client.then(|| self.credential.hint(&self.issuer))
     }
 }
 
@@ -188,32 +200,6 @@ fn issued_at(token: &str) -> Option<i64> {
     }
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     Some(serde_json::from_slice::<Claims>(&claims).ok()?.iat)
-}
-
-/// A sign-in that was refused. Never [`Kind::NotFound`]: that would read as "the user is not there" further up.
-fn refusal(status: StatusCode, body: &[u8]) -> Error {
-    let code = number(status);
-    let complaint = Complaint::read(body);
-    let words = complaint.as_ref().map_or_else(|| describe_body(body).to_owned(), Complaint::words);
-    let (kind, hint) = match status {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (Kind::Throttled, ""),
-        _ if status.is_server_error() => (Kind::Unavailable, ""),
-        _ if complaint.is_none() => (Kind::Malformed, ""),
-        StatusCode::NOT_FOUND => (Kind::Unauthorized, " (is the realm's name right?)"),
-        _ => (Kind::Unauthorized, sign_in_hint(&words)),
-    };
-    Error::new(kind, ENDPOINT, format!("{code} {words}{hint}"))
-}
-
-/// What Keycloak's words (26.7.3) usually mean.
-fn sign_in_hint(words: &str) -> &'static str {
-    if words.contains("service account") {
-        " (turn on \"Service accounts roles\" of the client)"
-    } else if words.contains("invalid_client") || words.contains("unauthorized_client") {
-        " (is the client secret right?)"
-    } else {
-        ""
-    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,9 @@ impl Block {
         }
         let keys: Vec<&String> = value.as_object().unwrap_or_else(|| panic!("{self}: not a mapping")).keys().collect();
         let realms = value["realms"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let is_file = |realm: &Value| !realm["auth"]["clientSecretFile"].is_null() && realm["caConfigMapRef"].is_null();
+        let files = ["clientSecretFile", "serviceAccountTokenFile", "clientKeyFile"];
+        let signs_in = |realm: &Value| files.iter().any(|file| !realm["auth"][file].is_null());
+        let is_file = |realm: &Value| signs_in(realm) && realm["caConfigMapRef"].is_null();
         if keys == ["realms"] && realms.iter().all(is_file) {
             return Sort::RealmsFile;
         }

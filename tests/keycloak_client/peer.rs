@@ -121,7 +121,7 @@ pub(crate) fn realm(url: &str, secret_file: PathBuf) -> Realm {
         name: "prod".into(),
         url: url.into(),
         realm: "acme".into(),
-        auth: Auth { client_id: "hallpass".into(), client_secret_file: secret_file },
+        auth: Auth { client_id: "hallpass".into(), client_secret_file: Some(secret_file), ..Auth::default() },
         ca_file: None,
         identity: Identity::default(),
         service_accounts: Vec::new(),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use hallpass::{
-    config::Config,
+    config::{Config, Credential},
     guard::{Guard, OBJECTS},
 };
 use kube::{
@@ -125,12 +125,52 @@ fn the_example_values_make_a_chart_that_the_operator_accepts() {
     let sources = &pod["volumes"][1]["projected"]["sources"];
     let mount = pod["containers"][0]["volumeMounts"][1]["mountPath"].as_str().expect("a path");
     for (file, source, name) in [
-        (Some(&realm.auth.client_secret_file), &sources[0]["secret"], "hallpass-prod"),
+        (realm.auth.client_secret_file.as_ref(), &sources[0]["secret"], "hallpass-prod"),
         (realm.ca_file.as_ref(), &sources[1]["configMap"], "internal-ca"),
     ] {
         assert_eq!(source["name"], name);
         let path = source["items"][0]["path"].as_str().expect("a path");
         assert_eq!(file, Some(&Path::new(mount).join(path)));
+    }
+}
+
+#[test]
+fn each_way_to_sign_in_mounts_what_the_operator_reads() {
+    let values = example("helm-values.yaml");
+    let secret = "clientSecretRef: {name: hallpass-prod, key: client-secret}";
+    assert!(values.contains(secret));
+    let mounted = |path: &str| PathBuf::from("/etc/hallpass/realms/prod").join(path);
+    let token = |audience: &str| json!({"serviceAccountToken": {"path": "prod/token", "audience": audience, "expirationSeconds": 1800}});
+    for (way, credential, source) in [
+        (
+            "serviceAccountToken: true",
+            Credential::ServiceAccountToken(mounted("token")),
+            Some(token("https://sso.example.com/realms/acme")),
+        ),
+        (
+            "serviceAccountToken: true\n    issuer: https://login.example.com/realms/acme",
+            Credential::ServiceAccountToken(mounted("token")),
+            Some(token("https://login.example.com/realms/acme")),
+        ),
+        (
+            "clientKeyRef: {name: key, key: tls.key}",
+            Credential::Key(mounted("client-key")),
+            Some(json!({"secret": {"name": "key", "items": [{"key": "tls.key", "path": "prod/client-key"}]}})),
+        ),
+        ("clientKeyFile: /k", Credential::Key("/k".into()), None),
+        ("clientSecretFile: /s", Credential::Secret("/s".into()), None),
+        ("serviceAccountTokenFile: /t", Credential::ServiceAccountToken("/t".into()), None),
+    ] {
+        let objects = rendered(&values.replace(secret, way), &[]);
+        let config = find(&objects, "ConfigMap", "hallpass")["data"]["hallpass.yaml"].as_str().expect("a file");
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("hallpass-ways.yaml");
+        fs::write(&file, config).expect("write");
+        let config = Config::load(&file).unwrap_or_else(|error| panic!("{way}: {error}"));
+        assert_eq!(config.realms[0].auth.credential(), Some(credential), "{way}");
+        let pod = &find(&objects, "Deployment", "hallpass")["spec"]["template"]["spec"];
+        let sources = pod["volumes"][1]["projected"]["sources"].as_array().expect("the certificate authority at least");
+        let mut found = sources.iter().filter(|source| source["configMap"].is_null());
+        assert_eq!(found.next(), source.as_ref(), "{way}");
     }
 }
 
@@ -146,10 +186,13 @@ fn wrong_values_are_refused_in_plain_words() {
         (String::new(), "no realms are configured: list at least one Keycloak realm in `realms`"),
         (edited("\npeople:", "\nreplica: 1\npeople:"), "additional properties 'replica' not allowed"),
         (edited("    clientId: hallpass\n", ""), "realms[0] (prod): auth.clientId is missing"),
-        (edited(secret, ""), "realms[0] (prod): set one of auth.clientSecretRef {name, key} and auth.clientSecretFile"),
+        (
+            edited(secret, ""),
+            "realms[0] (prod): set exactly one of auth.clientSecretRef, clientSecretFile, serviceAccountToken",
+        ),
         (
             edited(secret, &format!("{secret}\n    clientSecretFile: /x")),
-            "realms[0] (prod): set one of auth.clientSecretRef",
+            "clientKeyRef and clientKeyFile, not clientSecretRef and clientSecretFile",
         ),
         (
             edited("  realm: acme", "  realm: acme\n  caFile: /x"),

@@ -24,7 +24,7 @@ fn configured(admin: &Admin, robot: &Robot) -> Realm {
         name: "prod".into(),
         url: admin.stack.url.clone(),
         realm: admin.stack.realm.clone(),
-        auth: Auth { client_id: robot.client_id.clone(), client_secret_file: file },
+        auth: Auth { client_id: robot.client_id.clone(), client_secret_file: Some(file), ..Auth::default() },
         ca_file: Some(admin.stack.ca_file.clone()),
         identity: Identity::default(),
         service_accounts: Vec::new(),
@@ -418,7 +418,7 @@ async fn a_failure_to_get_in_says_why() {
     let robot = admin.robot(&RIGHTS).await;
     let good = configured(&admin, &robot);
     let mut wrong_secret = good.clone();
-    wrong_secret.auth.client_secret_file = good.ca_file.clone().expect("configured");
+    wrong_secret.auth.client_secret_file.clone_from(&good.ca_file);
     let mut wrong_client = good.clone();
     wrong_client.auth.client_id = unique("none");
     let mut wrong_realm = good.clone();

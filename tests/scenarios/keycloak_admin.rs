@@ -332,12 +332,18 @@ impl Admin {
 
     /// A client with a service account that has these rights (roles of the management client).
     pub async fn robot(&self, rights: &[&str]) -> Robot {
+        self.robot_that(&json!({}), rights).await
+    }
+
+    /// The same with more properties.
+    pub async fn robot_that(&self, more: &Value, rights: &[&str]) -> Robot {
         let client_id = unique("robot");
         let secret = unique("secret");
-        let body = json!({
+        let mut body = json!({
             "clientId": client_id, "secret": secret, "publicClient": false, "serviceAccountsEnabled": true,
             "standardFlowEnabled": false, "directAccessGrantsEnabled": false,
         });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let id = self.create("clients", &body).await;
         let account = self.get(&format!("clients/{id}/service-account-user")).await;
         let account =
@@ -521,6 +527,24 @@ impl Admin {
         let place = if place.starts_with("groups") { "groups" } else { place };
         self.made.lock().expect("lock").push(format!("{place}/{id}"));
         id
+    }
+
+    /// An identity provider that vouches for the service accounts of this cluster. A realm has one for each issuer.
+    pub async fn trusts_cluster(&self, alias: &str, issuer: &str) {
+        let place = "identity-provider/instances";
+        let (status, _, _) = self.try_call(Method::GET, &format!("{place}/{alias}"), None).await;
+        if status == StatusCode::NOT_FOUND {
+            let config = json!({ "issuer": issuer });
+            let body = json!({"alias": alias, "providerId": "kubernetes", "enabled": true, "config": config});
+            self.call(Method::POST, place, Some(&body)).await;
+        }
+    }
+
+    /// A key pair for a client. Keycloak keeps the public key; the answer is the private one in PEM.
+    pub async fn key_of(&self, robot: &Robot) -> String {
+        let place = format!("clients/{}/certificates/jwt.credential/generate", robot.id);
+        let made = self.call(Method::POST, &place, None).await.1;
+        format!("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n", text(&made["privateKey"]))
     }
 
     async fn create_if_missing(&self, place: &str, body: &Value) {

@@ -32,9 +32,17 @@ realms:
 {{- if not $auth.clientId }}
 {{- fail (printf "%s: auth.clientId is missing: the Keycloak client that the operator signs in with" $where) }}
 {{- end }}
-{{- if eq (empty $auth.clientSecretRef) (empty $auth.clientSecretFile) }}
-{{- fail (printf "%s: set one of auth.clientSecretRef {name, key} and auth.clientSecretFile" $where) }}
+{{- $ways := list }}
+{{- range $way := list "clientSecretRef" "clientSecretFile" "serviceAccountToken" "serviceAccountTokenFile" "clientKeyRef" "clientKeyFile" }}
+{{- if get $auth $way }}
+{{- $ways = append $ways $way }}
 {{- end }}
+{{- end }}
+{{- if ne (len $ways) 1 }}
+{{- fail (printf "%s: set exactly one of auth.clientSecretRef, clientSecretFile, serviceAccountToken, serviceAccountTokenFile, clientKeyRef and clientKeyFile%s" $where (ternary (printf ", not %s" (join " and " $ways)) "" (gt (len $ways) 1))) }}
+{{- end }}
+{{- $way := first $ways }}
+{{- $mounted := printf "/etc/hallpass/realms/%s" .name }}
 {{- if and .caConfigMapRef .caFile }}
 {{- fail (printf "%s: set caConfigMapRef or caFile, not both" $where) }}
 {{- end }}
@@ -43,9 +51,18 @@ realms:
   realm: {{ .realm | quote }}
   auth:
     clientId: {{ $auth.clientId | quote }}
-    clientSecretFile: {{ $auth.clientSecretFile | default (printf "/etc/hallpass/realms/%s/client-secret" .name) | quote }}
+    {{- if hasPrefix "clientSecret" $way }}
+    clientSecretFile: {{ $auth.clientSecretFile | default (printf "%s/client-secret" $mounted) | quote }}
+    {{- else if hasPrefix "serviceAccountToken" $way }}
+    serviceAccountTokenFile: {{ $auth.serviceAccountTokenFile | default (printf "%s/token" $mounted) | quote }}
+    {{- else }}
+    clientKeyFile: {{ $auth.clientKeyFile | default (printf "%s/client-key" $mounted) | quote }}
+    {{- with $auth.issuer }}
+    issuer: {{ . | quote }}
+    {{- end }}
+    {{- end }}
   {{- if .caConfigMapRef }}
-  caFile: {{ printf "/etc/hallpass/realms/%s/ca.crt" .name | quote }}
+  caFile: {{ printf "%s/ca.crt" $mounted | quote }}
   {{- else if .caFile }}
   caFile: {{ .caFile | quote }}
   {{- end }}
@@ -80,6 +97,18 @@ release: {{- toYaml . | nindent 2 }}
 - secret:
     name: {{ .name }}
     items: [{key: {{ .key | quote }}, path: {{ printf "%s/client-secret" $realm.name | quote }}}]
+{{- end }}
+{{- with .auth.clientKeyRef }}
+- secret:
+    name: {{ .name }}
+    items: [{key: {{ .key | quote }}, path: {{ printf "%s/client-key" $realm.name | quote }}}]
+{{- end }}
+{{- if .auth.serviceAccountToken }}
+- serviceAccountToken:
+    path: {{ printf "%s/token" .name | quote }}
+    audience: {{ .auth.issuer | default (printf "%s/realms/%s" .url .realm) | quote }}
+    # Keycloak refuses what is older than an hour; the kubelet renews it after four fifths of this.
+    expirationSeconds: 1800
 {{- end }}
 {{- with .caConfigMapRef }}
 - configMap:
