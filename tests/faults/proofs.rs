@@ -4,7 +4,11 @@
 use hallpass::api::{AccessRequest, TargetState};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{keycloak_admin::Person, removals::removals, stage::Stage};
+use crate::{
+    keycloak_admin::Person,
+    removals::{changes, removals},
+    stage::Stage,
+};
 
 /// A status has whole seconds.
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
@@ -22,10 +26,7 @@ pub async fn ended_too_early(stage: &Stage, user: &Person, request: &AccessReque
     let Some(ended) = &grant.ended_at else { return wrong };
     for target in grant.targets.iter().filter(|target| target.state == TargetState::Removed) {
         let name = &target.name;
-        let times = removals(&stage.w.keycloak, user, &target.id).await;
-        // If two requests end together, each takes what they have in common: what the second one does is a repetition.
-        let time = if name == "client" { times.first() } else { times.last() };
-        match time {
+        match last_loss(stage, user, &target.id).await {
             Some(time) if time.duration_since(ended.0) > SECOND => {
                 wrong.push(format!("it says that {name} was gone at {}, and it was taken at {time}", ended.0));
             }
@@ -34,4 +35,18 @@ pub async fn ended_too_early(stage: &Stage, user: &Person, request: &AccessReque
         }
     }
     wrong
+}
+
+/// When a role or group was last taken from somebody who had it. A repetition takes nothing away: two requests ended
+/// together, or a status was written and the answer was lost.
+async fn last_loss(stage: &Stage, user: &Person, id: &str) -> Option<Timestamp> {
+    let all = async |what, held| {
+        let times = changes(&stage.w.keycloak, user, id, what).await;
+        times.into_iter().map(move |time| (time, held)).collect::<Vec<_>>()
+    };
+    let mut changes = [all("CREATE", true).await, all("DELETE", false).await].concat();
+    changes.sort();
+    // Two without a gift in between are one loss.
+    changes.dedup_by_key(|(_, held)| *held);
+    changes.into_iter().rev().find(|(_, held)| !held).map(|(time, _)| time)
 }
