@@ -174,6 +174,89 @@ fn each_way_to_sign_in_mounts_what_the_operator_reads() {
     }
 }
 
+/// Every option that is off by default.
+const OPTIONS: &str = "podDisruptionBudget.enabled=true,networkPolicy.enabled=true,serviceMonitor.enabled=true,\
+                       serviceMonitor.labels.release=monitoring,prometheusRule.enabled=true,dashboard.enabled=true,\
+                       topologySpreadConstraints[0].maxSkew=1,topologySpreadConstraints[0].topologyKey=zone,\
+                       topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway";
+
+#[test]
+fn what_is_not_asked_for_is_not_there_and_what_is_asked_for_is_about_the_operators_pods() {
+    let values = example("helm-values.yaml");
+    let options = ["PodDisruptionBudget", "NetworkPolicy", "Service", "ServiceMonitor", "PrometheusRule"];
+    let plain = rendered(&values, &[]);
+    assert!(plain.iter().all(|object| options.iter().all(|kind| object["kind"] != *kind)));
+    assert!(plain.iter().all(|object| object["metadata"]["name"] != "hallpass-dashboard"));
+    let objects = rendered(&values, &["--set", OPTIONS]);
+    let pod = &find(&objects, "Deployment", "hallpass")["spec"]["template"];
+    let labels = &pod["metadata"]["labels"];
+    let spread = &pod["spec"]["topologySpreadConstraints"][0];
+    assert_eq!((&spread["topologyKey"], &spread["maxSkew"]), (&json!("zone"), &json!(1)));
+    let object = |kind: &str, name: &str| find(&objects, kind, name);
+    let port = &pod["spec"]["containers"][0]["ports"][0]["name"];
+    let service = object("Service", "hallpass-metrics");
+    assert_eq!(&service["spec"]["ports"][0]["targetPort"], port);
+    assert_eq!(&object("NetworkPolicy", "hallpass")["spec"]["ingress"][0]["ports"][0]["port"], port);
+    for (selector, among) in [
+        (&spread["labelSelector"]["matchLabels"], labels),
+        (&object("PodDisruptionBudget", "hallpass")["spec"]["selector"]["matchLabels"], labels),
+        (&object("NetworkPolicy", "hallpass")["spec"]["podSelector"]["matchLabels"], labels),
+        (&service["spec"]["selector"], labels),
+        (&object("ServiceMonitor", "hallpass")["spec"]["selector"]["matchLabels"], &service["metadata"]["labels"]),
+    ] {
+        let selector = selector.as_object().expect("labels");
+        assert!(
+            !selector.is_empty() && selector.iter().all(|(key, value)| among[key] == *value),
+            "{selector:?} {among}"
+        );
+    }
+    assert_eq!(object("ServiceMonitor", "hallpass")["metadata"]["labels"]["release"], "monitoring");
+    // The API server knows all but those of the Prometheus operator.
+    let known =
+        |object: &&Value| !object["apiVersion"].as_str().is_some_and(|version| version.starts_with("monitoring."));
+    for object in objects.iter().filter(known).filter(|object| options.iter().any(|kind| object["kind"] == *kind)) {
+        let mut object = object.clone();
+        object["metadata"]["namespace"] = json!("default");
+        let arguments = ["create", "--dry-run=server", "--validate=strict", "--filename=-"];
+        let (done, text) = kubectl(&arguments, &object.to_string());
+        assert!(done, "{text}");
+    }
+}
+
+#[test]
+fn alerts_and_the_dashboard_speak_of_metrics_that_there_are() {
+    let objects = rendered(&example("helm-values.yaml"), &["--set", OPTIONS]);
+    let rules = &find(&objects, "PrometheusRule", "hallpass")["spec"]["groups"][0]["rules"];
+    let dashboard =
+        find(&objects, "ConfigMap", "hallpass-dashboard")["data"]["hallpass.json"].as_str().expect("a file");
+    let dashboard: Value = serde_json::from_str(dashboard).expect("JSON");
+    let rules = rules.as_array().expect("rules").iter().map(|rule| &rule["expr"]);
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().expect("targets")).map(|target| &target["expr"]);
+    let documented = fs::read_to_string(project("docs/configuration.md")).expect("docs/configuration.md");
+    let mut found = 0;
+    for expression in rules.chain(targets).map(|expression| expression.as_str().expect("an expression")) {
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for metric in words.filter(|word| word.starts_with("hallpass_")) {
+            let name = metric.trim_end_matches("_bucket").trim_end_matches("_count");
+            assert!(documented.contains(&format!("| `{name}` |")), "{metric} in {expression}");
+            found += 1;
+        }
+    }
+    assert!(found > 10, "{found}");
+}
+
+#[test]
+fn a_second_release_is_refused_in_plain_words() {
+    let chart = project("charts/hallpass");
+    let chart = chart.to_str().expect("UTF-8");
+    let arguments = ["install", "another", chart, "--namespace", "default", "--dry-run=server", "--values", "-"];
+    let (done, text) = run("helm", &stack()["kubeconfig"], &arguments, &example("helm-values.yaml"));
+    let words =
+        "Hallpass is in this cluster already, as release hallpass in the namespace hallpass-system: there can be one";
+    assert!(!done && text.contains(words), "{text}");
+}
+
 #[test]
 fn wrong_values_are_refused_in_plain_words() {
     let values = example("helm-values.yaml");
