@@ -20,6 +20,12 @@ pub struct Arguments {
 pub enum Command {
     /// Run the operator.
     Run(Run),
+    /// Look whether the operator could work with this configuration, and change nothing.
+    ///
+    /// Signs in to each realm and tries each right; says what is missing and how to give it. Run as the operator's service
+    /// account (in its Pod, or with its kubeconfig) it looks at the admission policies and CRDs, too. Exits with 1 if
+    /// something is wrong.
+    Check(Check),
     /// Read, and change nothing.
     Report(Report),
 }
@@ -40,6 +46,14 @@ pub struct Run {
     /// How log lines are written. What is logged is set by the variable `RUST_LOG`, as in `hallpass=debug`.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+}
+
+/// Flags of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The realms file (YAML), as for `run`.
+    #[arg(long, value_name = "FILE", env = "HALLPASS_CONFIG")]
+    pub config: PathBuf,
 }
 
 /// Arguments of `report`.

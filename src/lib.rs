@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod api;
 pub mod args;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod controller;

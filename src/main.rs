@@ -11,9 +11,10 @@ use std::{
 use clap::Parser;
 use hallpass::{
     admin::{self, Shown},
-    args::{Arguments, Command, Output, Report, Run, Standing, Topic},
+    args::{Arguments, Check, Command, Output, Report, Run, Standing, Topic},
+    check,
     config::Config,
-    controller::{self, Realm, SILENCE, Wiring, chain, stopped},
+    controller::{self, Realm, SILENCE, Wiring, chain, line, stopped},
     guard::{Guard, Keyring, namespace_of},
     keycloak,
     leader::{Leadership, Lease, Takeover},
@@ -36,6 +37,7 @@ async fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let arguments = match command {
         Command::Run(arguments) => arguments,
+        Command::Check(arguments) => return look(arguments).await,
         Command::Report(Report { what: Topic::Standing(arguments) }) => return report(arguments).await,
     };
     telemetry::init(arguments.log_format);
@@ -70,6 +72,38 @@ async fn report(Standing { config, output }: Standing) -> ExitCode {
         }
         Err(error) => {
             eprintln!("hallpass: no report: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what works and what does not.
+async fn look(Check { config }: Check) -> ExitCode {
+    let looked = async {
+        rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+        let config = Config::load(&config)?;
+        let cluster = async {
+            let api_server = api_server().await?;
+            let client = Client::try_from(api_server.clone())?;
+            let me = who_am_i(&client).await?;
+            Ok::<_, Box<dyn Error>>(check::cluster(client, api_server, &me).await)
+        };
+        let mut lines = match cluster.await {
+            Ok(lines) => lines,
+            Err(error) => vec![("API server".into(), Err(chain(error.as_ref())))],
+        };
+        lines.extend(check::realms(config).await);
+        Ok::<_, Box<dyn Error>>(lines)
+    };
+    match looked.await {
+        Ok(lines) => {
+            for (what, state) in &lines {
+                print!("{}", line(what, state));
+            }
+            if lines.iter().all(|(_, state)| state.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("hallpass: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -45,6 +45,8 @@ mod bad_input;
 mod browser;
 #[path = "scenarios/chart.rs"]
 mod chart;
+#[path = "scenarios/checking.rs"]
+mod checking;
 #[path = "scenarios/clocks.rs"]
 mod clocks;
 #[path = "scenarios/crowd.rs"]

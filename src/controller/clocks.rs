@@ -40,6 +40,11 @@ impl Differences {
     }
 }
 
+/// Why nothing is given in a realm whose Keycloak has this clock, for whoever looks once.
+pub fn clock_of_keycloak_problem(realm: &Realm) -> Option<String> {
+    Differences::default().problem("Keycloak's clock", realm.keycloak.clock_skew())
+}
+
 impl Context {
     /// Why nothing can be given in a realm, if clocks differ.
     pub fn clock_problem(&self, realm: &Realm) -> Option<String> {

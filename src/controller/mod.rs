@@ -57,6 +57,7 @@ use crate::{
     metrics::{Metrics, Snapshot},
 };
 
+pub use clocks::clock_of_keycloak_problem;
 pub use error::{Error, chain};
 pub use reach::test_realms;
 pub use realm::Realm;

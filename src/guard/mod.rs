@@ -170,6 +170,11 @@ impl Guard {
         }
     }
 
+    /// Whether what is installed is what this version ships. Nothing is proved by it: [`Guard::keep`] does that.
+    pub async fn is_installed(&self) -> Result<(), NotInForce> {
+        self.installed().await.map(drop)
+    }
+
     /// Keeps the epoch: proves that the policies bite, and begins a new epoch when they have changed. To be called over
     /// and over, by one task.
     pub async fn keep(&self) -> Result<InForce, NotInForce> {
