@@ -187,6 +187,7 @@ impl Context {
             Err(Error::WriteFinalizer(error)) if error.is_not_found() => Vec::new(),
             outcomes => outcomes?,
         };
+        self.remember_what_is_gone(&request.uid, &outcomes);
         // What is in status meanwhile is somebody else's: it says nothing of this.
         let failed = |outcome: &&Outcome| matches!(outcome.result, OutcomeResult::Failed(_));
         for Outcome { target, result, travelling: _ } in
@@ -235,10 +236,7 @@ impl Context {
         }
         match self.enact(object, &removals).await {
             Ok(outcomes) => {
-                let proved =
-                    |outcome: &&Outcome| outcome.result == OutcomeResult::Removed && outcome.travelling.is_none();
-                let names = outcomes.iter().filter(proved).map(|outcome| outcome.target.clone());
-                self.memory().entry(uid.to_owned()).or_default().gone.extend(names);
+                self.remember_what_is_gone(uid, &outcomes);
                 tracing::warn!(
                     request = object.name_any(),
                     ?outcomes,
@@ -246,6 +244,15 @@ impl Context {
                 );
             }
             Err(error) => tracing::warn!(request = object.name_any(), error = error.chain(), "cannot remove"),
+        }
+    }
+
+    /// Remembers what is proved gone, until the status says so.
+    fn remember_what_is_gone(&self, uid: &str, outcomes: &[Outcome]) {
+        let proved = |outcome: &&Outcome| outcome.result == OutcomeResult::Removed && outcome.travelling.is_none();
+        let mut names = outcomes.iter().filter(proved).map(|outcome| outcome.target.clone()).peekable();
+        if names.peek().is_some() {
+            self.memory().entry(uid.to_owned()).or_default().gone.extend(names);
         }
     }
 
