@@ -1,6 +1,6 @@
 # Everything a developer runs. Needed: cargo (Rust 1.95), go (1.26), java (17), mvn; no containers.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs demo check check-rust check-dev deny test model fault-test soak clean
+.PHONY: help up down status logs demo check check-rust check-dev deny test model fault-test soak image release-check clean
 
 # Tests that need no servers: all of them but these two.
 online_tests := tests/scenarios.rs tests/faults.rs
@@ -34,8 +34,9 @@ check-rust:
 	cargo test --lib --bins $(offline_tests)
 
 check-dev:
-	@unformatted=$$(gofmt -l dev) && test -z "$$unformatted" || { echo "run gofmt -w on $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l dev release) && test -z "$$unformatted" || { echo "run gofmt -w on $$unformatted"; exit 1; }
 	cd dev && go vet ./... && go test ./...
+	cd release && go vet ./... && go test ./...
 
 deny: ## licences, sources and banned crates of what we depend on; installs cargo-deny the first time (minutes)
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version 0.20.2
@@ -57,6 +58,12 @@ soak: ## many short requests with random faults, for HALLPASS_SOAK_MINUTES (10)
 	cargo build
 	cargo test --test faults --no-run
 	dev/with-stack cargo test --test faults -- --ignored --nocapture many_short
+
+image: ## the container image, as an OCI layout in target/image/amd64
+	TZ=UTC release/image amd64
+
+release-check: ## what a release does and needs no network: twice the same image, static, for each architecture that can be built here
+	release/check
 
 clean: ## stop and remove the stacks and what cargo built; built servers stay in ~/.cache/hallpass-dev
 	dev/dev down --clean
