@@ -68,9 +68,9 @@ impl Context {
         let (mut going, mut told, mut was_cut_off) = (Going::now(), Vec::new(), false);
         loop {
             tokio::time::sleep(TICK).await;
-            // From now on what is due goes although its status cannot be written.
+            // From now on what is due goes although its status cannot be written; or the status can be written again.
             let cut_off = self.leadership.may_give().is_err() && self.leadership.may_take().is_ok();
-            if cut_off && !was_cut_off {
+            if cut_off != was_cut_off {
                 self.wake_what_ends();
             }
             was_cut_off = cut_off;

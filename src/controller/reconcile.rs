@@ -72,7 +72,7 @@ impl Context {
         if let Some(wait) = self.nothing_new(&newest) {
             return Ok(wait);
         }
-        let (mut outcomes, begin) = (Vec::new(), Instant::now());
+        let (mut outcomes, mut refused) = (Vec::new(), None::<Instant>);
         for step in 0..MAX_STEPS {
             let known = self.index.newest(request);
             self.tell_of_a_forged_status(&known);
@@ -90,7 +90,7 @@ impl Context {
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let policy = self.known_policy(&object);
-            let held_up = step + 1 == MAX_STEPS || begin.elapsed() > HELD_UP;
+            let held_up = step + 1 == MAX_STEPS || refused.is_some_and(|since| since.elapsed() > HELD_UP);
             let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
             let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), held_up)).await {
                 // Its own end is decided on at once; another's needs what is locked here.
@@ -103,7 +103,10 @@ impl Context {
                 }
                 step => step?,
             };
-            let Some(step) = step else { continue };
+            let Some(step) = step else {
+                refused.get_or_insert_with(Instant::now);
+                continue;
+            };
             let Step { decision, recorded, outcomes: came_out } = step;
             outcomes = came_out;
             drop(alone);
@@ -131,7 +134,9 @@ impl Context {
         let observed = tokio::time::timeout(due, observed).await.map_err(|_| Error::FallsDue)??;
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
-        let removes = !self.removals(object, &decision.effects).is_empty();
+        self.forget_what_is_given(&request.uid, &decision.effects);
+        let removals = self.removals(object, &decision.effects);
+        let removes = !removals.is_empty();
         let revoking = [request.phase(), decision.status.as_ref().and_then(|status| status.phase)];
         let urgency = if removes {
             Urgency::Removal
@@ -143,18 +148,19 @@ impl Context {
         // What ends goes by who else holds what it gave, also where nothing is left to do in Keycloak.
         let about_others =
             decision.effects.iter().any(Effect::is_about_keycloak) || request.phase() == Some(Phase::Revoking);
-        if about_others && !self.is_fenced(request, urgency).await? {
-            // Others are written by somebody all the time: that keeps nothing from going that is due.
-            if held_up {
-                self.remove_all_the_same(object, &decision.effects).await;
-            }
+        // Others are written by somebody all the time: that keeps nothing from going that is due. What is known now counts.
+        let waits_for_others = about_others && !(held_up && removes);
+        if waits_for_others && !self.is_fenced(request, urgency).await? {
             return Ok(None);
         }
-        // It is fenced itself by what is written anyhow, or else by a write that says nothing new.
+        // It is fenced itself by what is written anyhow, or else by a write that says nothing new. What is proved gone is not
+        // taken once more by whoever cannot write that: somebody else may lead, and may have given it.
+        let unmaps = decision.effects.iter().filter(|effect| matches!(effect, Effect::Unmap(_))).count();
+        let ours_to_write = request.forged.is_none() && !self.index.is_vanished(&request.uid);
         let needs_fence = about_others
             && decision.status.is_none()
             && request.forged.is_none()
-            && !self.index.is_fenced(&request.uid);
+            && (!self.index.is_fenced(&request.uid) || ours_to_write && unmaps > removals.len());
         let fenced = needs_fence.then(|| fence::fenced(&request.status)).transpose()?;
         if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
             match report::status(self, object, status, urgency).await {
@@ -169,12 +175,12 @@ impl Context {
                     // What cannot be read, is gone, or is written by others all the time keeps nothing from going that is due.
                     let there = self.read_again(object).await;
                     if held_up || !matches!(there, Ok(true)) {
-                        self.remove_all_the_same(object, &decision.effects).await;
+                        self.remove_all_the_same(object, removals).await;
                     }
                     return if there? { Ok(None) } else { Err(Error::Gone) };
                 }
                 Err(error) => {
-                    self.remove_all_the_same(object, &decision.effects).await;
+                    self.remove_all_the_same(object, removals).await;
                     return Err(Error::WriteStatus(error));
                 }
             }
@@ -228,9 +234,8 @@ impl Context {
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows
     /// when it can, after the removal was repeated. Until then what is proved gone is left alone: somebody else may lead, and
     /// whoever has it then may have it from them.
-    async fn remove_all_the_same(&self, object: &AccessRequest, effects: &[Effect]) {
+    async fn remove_all_the_same(&self, object: &AccessRequest, removals: Vec<Effect>) {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let removals = self.removals(object, effects);
         if removals.is_empty() {
             return;
         }
@@ -253,6 +258,17 @@ impl Context {
         let mut names = outcomes.iter().filter(proved).map(|outcome| outcome.target.clone()).peekable();
         if names.peek().is_some() {
             self.memory().entry(uid.to_owned()).or_default().gone.extend(names);
+        }
+    }
+
+    /// What is given from now on is not gone any more.
+    fn forget_what_is_given(&self, uid: &str, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Map(target) = effect
+                && let Some(memory) = self.memory().get_mut(uid)
+            {
+                memory.gone.remove(&target.name);
+            }
         }
     }
 

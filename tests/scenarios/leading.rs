@@ -7,8 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
+    gate::Mode,
+    keycloak_admin::Admin,
     operators::{LEASE, Operator, Start, Way, by_signal},
     people::Person,
+    realms::{self, GATED},
     world::World,
 };
 
@@ -297,4 +300,47 @@ async fn what_a_leader_that_is_cut_off_takes_from_a_request_that_it_cannot_know_
     assert_eq!(w.ended(&mut cut_off).await.code(), Some(1), "{}", cut_off.log());
     w.own_operators_are_over(vec![cut_off, next]).await;
     w.clean_up().await;
+}
+
+#[tokio::test]
+async fn what_was_being_taken_away_when_the_leader_was_cut_off_is_taken_once() {
+    // given something that is due and on record as that, while Keycloak does not answer
+    let w = World::alone().await;
+    w.runs_its_own_operators().await;
+    let gate = &realms::ready().await.gate;
+    let gated = Admin::of_realm(GATED);
+    let mut way = Way::to(&w.stack.api_server).await;
+    let mut alone = w.start("alone", Start { api_server: Some(&way.url), ..Start::default() }).await;
+    w.leads(&alone).await;
+    let alice = w.person("alice").await;
+    let (user, role) = (gated.user_named(&alice.user.username).await, gated.realm_role("admin").await);
+    let policy = w.policy("there").realm(GATED).realm_role("admin", &role.name).requester(&alice);
+    let policy = policy.automatic().ready().await;
+    let request = alice.asks(&policy).lasting("5s").create().await.unwrap();
+    request.reaches(Phase::Active).await;
+    gate.is(Mode::Cutting);
+    request.says(Phase::Revoking, "Overdue").await;
+    // when the operator is cut off, and Keycloak is back
+    way.cut().await;
+    gate.is(Mode::Open);
+    w.until("the role is gone", async || !gated.has(&user, &role).await).await;
+    // and somebody gives it by hand, or the next leader does
+    let attempts = || alone.log().lines().filter(|line| line.contains("cannot write the status")).count();
+    let before = attempts();
+    w.until("it tried to write that", async || attempts() > before).await;
+    gated.map(&user, &role).await;
+    let before = attempts();
+    w.until("it came to this request some more times", async || attempts() >= before + 2).await;
+    // then
+    assert!(gated.has(&user, &role).await, "what was proved gone is not taken twice: {}", alone.log());
+    gated.unmap(&user, &role).await;
+    let next = w.start("next", Start::default()).await;
+    w.nobody_leads().await;
+    w.leads(&next).await;
+    request.reaches(Phase::Expired).await;
+    way.mend().await;
+    assert_eq!(w.ended(&mut alone).await.code(), Some(1), "{}", alone.log());
+    w.own_operators_are_over(vec![alone, next]).await;
+    w.clean_up().await;
+    gated.clean_up().await;
 }
