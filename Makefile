@@ -60,7 +60,7 @@ soak: ## many short requests with random faults, for HALLPASS_SOAK_MINUTES (10)
 	dev/with-stack cargo test --test faults -- --ignored --nocapture many_short
 
 image: ## the container image, as an OCI layout in target/image/amd64
-	TZ=UTC release/image amd64
+	release/image amd64
 
 release-check: ## what a release does and needs no network: twice the same image, static, for each architecture that can be built here
 	release/check

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -91,6 +92,49 @@ func inside(triple string) ([]*crate, error) {
 	return found, nil
 }
 
+// other is something in the image that is no package of cargo's.
+type other struct {
+	name, version, licence, words string
+	kind                          cyclonedx.ComponentType
+}
+
+// besides is what the binary and the image have from the machine that builds them.
+func besides() ([]other, error) {
+	rust, err := said("rustc", "--version")
+	if err != nil {
+		return nil, err
+	}
+	libc, err := said("getconf", "GNU_LIBC_VERSION")
+	if err != nil {
+		return nil, err
+	}
+	roots := "unknown"
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range build.Deps {
+			if dep.Path == "golang.org/x/crypto/x509roots/fallback" {
+				roots = dep.Version
+			}
+		}
+	}
+	return []other{
+		{"rust-std", strings.TrimPrefix(rust, "rustc "), "MIT OR Apache-2.0", "https://www.rust-lang.org", cyclonedx.ComponentTypeLibrary},
+		{"glibc", strings.TrimPrefix(libc, "glibc "), "LGPL-2.1-or-later",
+			"It is linked statically. Its source and licence: https://www.gnu.org/software/libc. release/build in Hallpass's " +
+				"source links the binary anew, with any version of it.", cyclonedx.ComponentTypeLibrary},
+		{"mozilla-ca-certificates", roots, "MPL-2.0",
+			"As golang.org/x/crypto/x509roots/fallback has them: /etc/ssl/certs/ca-certificates.crt. https://www.mozilla.org/MPL/2.0",
+			cyclonedx.ComponentTypeData},
+	}, nil
+}
+
+func said(program string, arguments ...string) (string, error) {
+	text, err := exec.Command(program, arguments...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", program, err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
 var locked = regexp.MustCompile(`(?m)^name = "(.+)"\nversion = "(.+)"\n(?:source = .+\n)?checksum = "([0-9a-f]{64})"`)
 
 // checksums are those of Cargo.lock.
@@ -109,7 +153,7 @@ func checksums() (map[string]string, error) {
 func (c *crate) purl() string { return "pkg:cargo/" + c.Name + "@" + c.Version }
 
 // describe makes the list of what is inside, as CycloneDX.
-func describe(packages []*crate) *cyclonedx.BOM {
+func describe(packages []*crate, besides []other) *cyclonedx.BOM {
 	purls := map[string]string{}
 	for _, c := range packages {
 		purls[c.ID] = c.purl()
@@ -134,6 +178,12 @@ func describe(packages []*crate) *cyclonedx.BOM {
 		}
 		dependencies = append(dependencies, cyclonedx.Dependency{Ref: c.purl(), Dependencies: &used})
 	}
+	for _, o := range besides {
+		components = append(components, cyclonedx.Component{
+			BOMRef: o.name, Type: o.kind, Name: o.name, Version: o.version,
+			Licenses: &cyclonedx.Licenses{{Expression: o.licence}},
+		})
+	}
 	own, rest := components[0], components[1:]
 	own.Type = cyclonedx.ComponentTypeApplication
 	bom := cyclonedx.NewBOM()
@@ -150,7 +200,7 @@ func encode(bom *cyclonedx.BOM) ([]byte, error) {
 }
 
 // licences is the text of every licence of what is inside, each once, with those whom it is about.
-func licences(packages []*crate) ([]byte, error) {
+func licences(packages []*crate, besides []other) ([]byte, error) {
 	type text struct {
 		of   []string
 		body []byte
@@ -162,6 +212,10 @@ func licences(packages []*crate) ([]byte, error) {
 		names, err := licenceFiles(folder, c.LicenseFile)
 		if err != nil {
 			return nil, err
+		}
+		// A text that others have in their packages will do where it has nobody's name in it.
+		if len(names) == 0 && c.License != "Apache-2.0" {
+			return nil, fmt.Errorf("%s %s (%s) has no file with its licence", c.Name, c.Version, c.License)
 		}
 		for _, name := range names {
 			body, err := os.ReadFile(filepath.Join(folder, name))
@@ -181,6 +235,10 @@ func licences(packages []*crate) ([]byte, error) {
 	fmt.Fprintln(&out, "Hallpass contains these packages:")
 	for _, c := range packages[1:] {
 		fmt.Fprintf(&out, "  %s %s: %s\n", c.Name, c.Version, c.License)
+	}
+	fmt.Fprintln(&out, "and besides:")
+	for _, o := range besides {
+		fmt.Fprintf(&out, "  %s %s: %s. %s\n", o.name, o.version, o.licence, o.words)
 	}
 	for _, t := range texts {
 		fmt.Fprintf(&out, "\n%s\n%s\n\n%s\n", strings.Repeat("=", 80), strings.Join(slices.Compact(t.of), ", "), t.body)

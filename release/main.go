@@ -44,7 +44,11 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	bom, err := encode(describe(packages))
+	others, err := besides()
+	if err != nil {
+		return err
+	}
+	bom, err := encode(describe(packages, others))
 	if err != nil {
 		return err
 	}
@@ -55,7 +59,7 @@ func run(args []string) error {
 		if image.created, err = time.Parse(time.RFC3339, *created); err != nil {
 			return fmt.Errorf("--created: %w", err)
 		}
-		licences, err := licences(packages)
+		licences, err := licences(packages, others)
 		if err != nil {
 			return err
 		}

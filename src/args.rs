@@ -54,6 +54,9 @@ pub struct Check {
     /// The realms file (YAML), as for `run`.
     #[arg(long, value_name = "FILE", env = "HALLPASS_CONFIG")]
     pub config: PathBuf,
+    /// Look at the realms only, and not at the cluster: before it is installed there.
+    #[arg(long)]
+    pub realms_only: bool,
 }
 
 /// Arguments of `report`.

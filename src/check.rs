@@ -55,5 +55,6 @@ pub async fn cluster(client: Client, api_server: kube::Config, me: &str) -> Vec<
         Ok(guard) => guard.is_installed().await.map_err(|error| chain(&error)),
         Err(error) => Err(chain(&error)),
     };
-    vec![line(words), ("admission policies and CRDs".into(), state.map(|()| "what this version ships".into()))]
+    let what = format!("admission policies and CRDs, with {me} as the operator");
+    vec![line(words), (what, state.map(|()| "what this version ships".into()))]
 }

@@ -5,7 +5,7 @@
 //!   Its audience is exactly the realm's issuer, and an `iat` of more than an hour ago is refused.
 //! * An assertion that the client signs itself has `iss` and `sub` of its `clientId`, and a `jti` that was not used before.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -58,18 +58,18 @@ impl Credential {
             Self::Secret(_) => "is the client secret right?".into(),
             Self::Key(_) => format!(
                 "does the client have the public key that belongs to this one, is its authenticator \"Signed JWT\", and is \
-                 {issuer} the realm's issuer?"
+                 {issuer} the realm's issuer? Do the clocks agree?"
             ),
             Self::ServiceAccountToken(file) => {
                 let claims = read("token", file).ok().and_then(|token| Claims::of(token.expose_secret()));
                 let Some(claims) = claims else { return format!("{} holds no token", file.display()) };
                 let Claims { iss, sub, aud, exp } = claims;
-                if exp < Timestamp::now().as_second() {
+                if exp.is_some_and(|exp| exp < Timestamp::now().as_second()) {
                     return format!("the token in {} has expired: does the kubelet renew it?", file.display());
                 }
                 format!(
-                    "the token is of {sub}, from {iss}, for {aud:?}: the audience must be the realm's issuer, an identity \
-                     provider of type Kubernetes must have that {iss:?}, and the client that subject"
+                    "the token is of {sub}, from {iss}, for {aud}: it must be for the realm's issuer alone, an identity \
+                     provider of the type Kubernetes must have {iss}, and the client that subject"
                 )
             }
         }
@@ -82,8 +82,32 @@ struct Claims {
     iss: String,
     sub: String,
     #[serde(default)]
-    aud: Vec<String>,
-    exp: i64,
+    aud: Audience,
+    exp: Option<i64>,
+}
+
+/// One, or several (RFC 7519, section 4.1.3).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(audience) => f.write_str(audience),
+            Self::Several(all) if all.is_empty() => f.write_str("nobody"),
+            Self::Several(all) => f.write_str(&all.join(" and ")),
+        }
+    }
 }
 
 impl Claims {
@@ -157,7 +181,7 @@ mod tests {
             assert!(!hint.contains(&token));
             hint
         };
-        assert!(hint(60).contains("of system:serviceaccount:a:b, from https://cluster, for [\"kube\"]"));
+        assert!(hint(60).contains("of system:serviceaccount:a:b, from https://cluster, for kube: it must"));
         assert!(hint(-60).contains("has expired"));
         std::fs::remove_file(&file).expect("removed");
     }

@@ -167,7 +167,7 @@ impl Client {
             url: format!("{server}/realms/{name}/protocol/openid-connect/token"),
             client_id: realm.auth.client_id.clone(),
             credential,
-            issuer: realm.auth.issuer.clone().unwrap_or_else(|| format!("{server}/realms/{}", realm.realm)),
+            issuer: realm.auth.issuer.clone().unwrap_or_else(|| format!("{server}/realms/{name}")),
             realm: realm.realm.clone(),
             limit: limits.write,
             observer: Arc::clone(&observer),

@@ -278,6 +278,10 @@ fn wrong_values_are_refused_in_plain_words() {
             "clientKeyRef and clientKeyFile, not clientSecretRef and clientSecretFile",
         ),
         (
+            edited(secret, &format!("{secret}\n    issuer: https://x")),
+            "realms[0] (prod): auth.issuer is for serviceAccountToken, clientKeyRef and clientKeyFile, not for clientSecretRef",
+        ),
+        (
             edited("  realm: acme", "  realm: acme\n  caFile: /x"),
             "realms[0] (prod): set caConfigMapRef or caFile, not both",
         ),

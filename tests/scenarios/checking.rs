@@ -8,11 +8,11 @@ use tokio::process::Command;
 use crate::{keycloak_admin::unique, world::World};
 
 /// Runs it with these realms and this kubeconfig: whether it is content, and what it says.
-async fn check(w: &World, realms: &[&Value], kubeconfig: &PathBuf) -> (bool, String) {
+async fn check(w: &World, realms: &[&Value], kubeconfig: &PathBuf, more: &[&str]) -> (bool, String) {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("check"));
     fs::write(&file, json!({ "realms": realms }).to_string()).unwrap();
     let mut hallpass = Command::new(&w.stack.operator.binary);
-    hallpass.env("KUBECONFIG", kubeconfig).args(["check", "--config"]).arg(&file);
+    hallpass.env("KUBECONFIG", kubeconfig).args(["check", "--config"]).arg(&file).args(more);
     let output = hallpass.output().await.unwrap();
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
@@ -43,7 +43,7 @@ async fn check_says_what_works_and_what_is_missing_and_how_to_give_it() {
         realm("nowhere", &[("realm", json!("nowhere"))]),
     ];
     // when, then
-    let (content, text) = check(&w, &[good], &w.stack.operator.kubeconfig).await;
+    let (content, text) = check(&w, &[good], &w.stack.operator.kubeconfig, &[]).await;
     assert!(content, "{text}");
     let lines: Vec<&str> = text.lines().collect();
     let [server, installed, realm] = lines[..] else { panic!("{text}") };
@@ -51,10 +51,11 @@ async fn check_says_what_works_and_what_is_missing_and_how_to_give_it() {
         server.starts_with("[+] API server: https://") && server.contains("this is system:serviceaccount:"),
         "{text}"
     );
-    assert_eq!(installed, "[+] admission policies and CRDs: what this version ships");
+    assert!(installed.starts_with("[+] admission policies and CRDs, with system:serviceaccount:"), "{installed}");
+    assert!(installed.ends_with(" as the operator: what this version ships"), "{installed}");
     assert!(realm.starts_with("[+] realm prod: signed in to ") && realm.contains("with its secret"), "{text}");
     // when something is wrong
-    let (content, text) = check(&w, &[good, &bad[0], &bad[1], &bad[2]], &w.stack.kubeconfig).await;
+    let (content, text) = check(&w, &[good, &bad[0], &bad[1], &bad[2]], &w.stack.kubeconfig, &[]).await;
     // then
     assert!(!content, "{text}");
     for words in [
@@ -71,7 +72,9 @@ async fn check_says_what_works_and_what_is_missing_and_how_to_give_it() {
     }
     assert!(!text.contains(&weak.secret));
     // when there is no cluster
-    let (content, text) = check(&w, &[good], &"/nowhere".into()).await;
+    let (content, text) = check(&w, &[good], &"/nowhere".into(), &[]).await;
     assert!(!content && text.contains("[-] API server: cannot find") && text.contains("[+] realm prod"), "{text}");
+    let (content, text) = check(&w, &[good], &"/nowhere".into(), &["--realms-only"]).await;
+    assert!(content && text.lines().count() == 1 && text.starts_with("[+] realm prod"), "{text}");
     w.clean_up().await;
 }

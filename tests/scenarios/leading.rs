@@ -322,6 +322,7 @@ async fn what_was_being_taken_away_when_the_leader_was_cut_off_is_taken_once() {
     request.says(Phase::Revoking, "Overdue").await;
     // when the operator is cut off, and Keycloak is back
     way.cut().await;
+    w.until("it does not lead for sure any more", async || metric(&alone).await == "hallpass_leader 0").await;
     gate.is(Mode::Open);
     w.until("the role is gone", async || !gated.has(&user, &role).await).await;
     // and somebody gives it by hand, or the next leader does

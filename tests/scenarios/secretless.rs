@@ -88,7 +88,7 @@ async fn a_service_accounts_token_is_enough_and_its_file_is_read_anew() {
     assert!(missing.is_empty(), "{missing:?}");
     // when the token is for somebody else, or of somebody else, or none
     for (text, words) in [
-        (token(&api, "hallpass", "kube").await, r#"for ["kube"]: the audience must be the realm's issuer"#),
+        (token(&api, "hallpass", "kube").await, "for kube: it must be for the realm's issuer alone"),
         (token(&api, "stranger", &issuer).await, ":stranger, from https://"),
         ("nonsense".into(), "holds no token"),
         (String::new(), "is empty"),

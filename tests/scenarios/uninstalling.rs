@@ -103,8 +103,6 @@ async fn whoever_deletes_the_crd_takes_away_what_was_lent() {
     typed(&w, "kubectl delete crd accessrequests.hallpass.dev --timeout=40s").await;
     // then
     assert!(!w.keycloak.has(&alice.user, &role).await);
-    let (status, text) = w.stack.ask_operator("/readyz").await.unwrap();
-    println!("{status} {text}");
     // when it is there again
     let epoch = w.epoch().await;
     w.stack.dev(&["up"]).await;

@@ -42,6 +42,9 @@ realms:
 {{- fail (printf "%s: set exactly one of auth.clientSecretRef, clientSecretFile, serviceAccountToken, serviceAccountTokenFile, clientKeyRef and clientKeyFile%s" $where (ternary (printf ", not %s" (join " and " $ways)) "" (gt (len $ways) 1))) }}
 {{- end }}
 {{- $way := first $ways }}
+{{- if and $auth.issuer (not (has $way (list "serviceAccountToken" "clientKeyRef" "clientKeyFile"))) }}
+{{- fail (printf "%s: auth.issuer is for serviceAccountToken, clientKeyRef and clientKeyFile, not for %s" $where $way) }}
+{{- end }}
 {{- $mounted := printf "/etc/hallpass/realms/%s" .name }}
 {{- if and .caConfigMapRef .caFile }}
 {{- fail (printf "%s: set caConfigMapRef or caFile, not both" $where) }}
@@ -106,7 +109,7 @@ release: {{- toYaml . | nindent 2 }}
 {{- if .auth.serviceAccountToken }}
 - serviceAccountToken:
     path: {{ printf "%s/token" .name | quote }}
-    audience: {{ .auth.issuer | default (printf "%s/realms/%s" .url .realm) | quote }}
+    audience: {{ .auth.issuer | default (printf "%s/realms/%s" .url (.realm | urlquery | replace "+" "%20")) | quote }}
     # Keycloak refuses what is older than an hour; the kubelet renews it after four fifths of this.
     expirationSeconds: 1800
 {{- end }}
