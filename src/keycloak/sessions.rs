@@ -5,6 +5,8 @@
 //!   second in which it runs. One of that very second survives. Offline sessions stay listed either way, so a list does
 //!   not tell the dead from the living: each is taken out by its id.
 //! * `DELETE sessions/{id}` wants to be told whether the session is an offline one, and answers 404 if it is the other.
+//! * A session that is refreshed in the moment in which it is ended can live on (6 of 100 offline ones here), and no list shows
+//!   it any more. Its id still ends it: 204, and 404 once it is dead.
 //! * A session has no part that could be ended alone: whoever ends it for one client ends it for all that it spans.
 //!   (`DELETE users/{id}/consents/{client}` ends offline sessions of one client, but takes what the user consented to.)
 //! * Clients are told of the end one after another, within the call.
@@ -31,6 +33,9 @@ const END_SESSION: Endpoint = Endpoint { label: "end-session", right: "manage-us
 /// After so long Keycloak's clock shows another second, whatever ours says. It is also the time that sign-ins have to show
 /// up that were under way: with Keycloak busy, one was seen to show a role two seconds after that was gone.
 const NEXT_SECOND: Duration = Duration::from_millis(1100);
+
+/// How often a session may come back to life. Each time is one refresh in the very moment.
+const MOST_LIVES: usize = 10;
 
 /// How Keycloak calls an offline session among what a user has agreed to.
 const OFFLINE_TOKEN: &str = "Offline Token";
@@ -119,6 +124,7 @@ impl Client {
             self.end_session(id, "true").await?;
         }
         tokio::time::sleep(NEXT_SECOND).await;
+        self.are_dead(&before).await?;
         let now = self.sessions(user, which).await?;
         let left = [(&before.online, &now.online), (&before.offline, &now.offline)].map(|(before, now)| {
             now.iter().filter(|(id, start)| before.contains_key(*id) || **start < long_ago).count()
@@ -128,6 +134,23 @@ impl Client {
             return Ok(());
         }
         Err(Error::new(Kind::ServerError, SESSIONS.label, format!("{left} of them are still there")))
+    }
+
+    /// Ends what was ended once more, until there is nothing to end: only that is a proof.
+    async fn are_dead(&self, ended: &Found) -> Result<(), Error> {
+        for (ids, offline) in [(&ended.online, "false"), (&ended.offline, "true")] {
+            for id in ids.keys() {
+                let mut times = 0;
+                while self.end_session(id, offline).await? {
+                    times += 1;
+                    if times == MOST_LIVES {
+                        let words = format!("one of them came back {times} times");
+                        return Err(Error::new(Kind::ServerError, END_SESSION.label, words));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Milliseconds by Keycloak's clock, of a second ago: about as exact as that second.
@@ -168,12 +191,12 @@ impl Client {
         Ok(grants.filter(|grant| grant.key == OFFLINE_TOKEN).map(|grant| grant.client).collect())
     }
 
-    /// Ends one session. One that is gone already is fine.
-    async fn end_session(&self, id: &str, offline: &str) -> Result<(), Error> {
+    /// Ends one session; whether it was there.
+    async fn end_session(&self, id: &str, offline: &str) -> Result<bool, Error> {
         let path = Path::of(&["sessions", id])?.query(&[("isOffline", offline)]);
         match self.slow_write(Method::DELETE, END_SESSION, path).await {
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
-            outcome => outcome,
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            outcome => outcome.map(|()| true),
         }
     }
 

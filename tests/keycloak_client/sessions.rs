@@ -58,9 +58,34 @@ async fn all_sessions_are_ended_and_offline_ones_taken_out_by_their_ids() {
     peer.once("GET", "/users/u1/offline-sessions/c1", answer_json(json!([session("o1", &["c1"])]))).await;
     peer.always("GET", "/users/u1/offline-sessions/c1", answer_json(json!([]))).await;
     peer.always("POST", LOGOUT, answer(204)).await;
-    peer.always("DELETE", "/sessions/o1", answer(204)).await;
+    peer.always("DELETE", "/sessions/s1", missing("Sesssion not found")).await;
+    peer.once("DELETE", "/sessions/o1", answer(204)).await;
+    peer.always("DELETE", "/sessions/o1", missing("Sesssion not found")).await;
     end(&peer, &Sessions::All).await.expect("ended");
-    assert_eq!(sent(&peer).await, ["POST /users/u1/logout", "DELETE /sessions/o1?isOffline=true"]);
+    let (online, offline) = ("DELETE /sessions/s1?isOffline=false", "DELETE /sessions/o1?isOffline=true");
+    assert_eq!(sent(&peer).await, ["POST /users/u1/logout", offline, online, offline]);
+}
+
+#[tokio::test]
+async fn a_session_that_comes_back_to_life_is_ended_until_it_is_dead() {
+    for (lives, ended) in [(1, true), (3, true), (100, false)] {
+        let peer = peer().await;
+        peer.once("GET", ONLINE, answer_json(json!([session("s1", &["c1"])]))).await;
+        peer.always("GET", ONLINE, answer_json(json!([]))).await;
+        peer.always("GET", "/users/u1/offline-sessions/c1", answer_json(json!([]))).await;
+        for _ in 0..=lives {
+            peer.once("DELETE", "/sessions/s1", answer(204)).await;
+        }
+        peer.always("DELETE", "/sessions/s1", missing("Sesssion not found")).await;
+        let outcome = end(&peer, &Sessions::OfClients(vec!["c1".into()])).await;
+        if ended {
+            outcome.expect("ended");
+            assert_eq!(sent(&peer).await.len(), lives + 2);
+        } else {
+            let error = outcome.expect_err("not ended");
+            assert_eq!(error.to_string(), "cannot end the sessions of user \"u1\": one of them came back 10 times");
+        }
+    }
 }
 
 #[tokio::test]
@@ -73,10 +98,12 @@ async fn only_the_sessions_end_in_which_a_client_takes_part() {
     peer.always("GET", "/users/u1/offline-sessions/c1", answer_json(json!([]))).await;
     // A client that is gone took its sessions along, and so did one that ended by itself.
     peer.always("GET", "/users/u1/offline-sessions/gone", missing("Client not found")).await;
-    peer.always("DELETE", "/sessions/s1", answer(204)).await;
+    peer.once("DELETE", "/sessions/s1", answer(204)).await;
+    peer.always("DELETE", "/sessions/s1", missing("Sesssion not found")).await;
     peer.always("DELETE", "/sessions/o1", missing("Sesssion not found")).await;
     end(&peer, &Sessions::OfClients(vec!["c1".into(), "gone".into()])).await.expect("ended");
-    assert_eq!(sent(&peer).await, ["DELETE /sessions/s1?isOffline=false", "DELETE /sessions/o1?isOffline=true"]);
+    let both = ["DELETE /sessions/s1?isOffline=false", "DELETE /sessions/o1?isOffline=true"];
+    assert_eq!(sent(&peer).await, [both, both].concat());
 }
 
 #[tokio::test]
@@ -87,7 +114,8 @@ async fn a_session_that_is_still_there_is_no_end() {
         peer.always("GET", ONLINE, there(!offline, "s1")).await;
         peer.always("GET", "/users/u1/offline-sessions/c1", there(offline, "o1")).await;
         peer.always("POST", LOGOUT, answer(204)).await;
-        peer.always("DELETE", "/sessions/o1", answer(204)).await;
+        peer.always("DELETE", "/sessions/s1", missing("Sesssion not found")).await;
+        peer.always("DELETE", "/sessions/o1", missing("Sesssion not found")).await;
         let error = end(&peer, &Sessions::All).await.expect_err("not ended");
         assert_eq!(error.kind(), Kind::ServerError);
         assert_eq!(error.to_string(), "cannot end the sessions of user \"u1\": 1 of them are still there");
