@@ -119,7 +119,8 @@ func TestTheImageHoldsTheBinaryTheAuthoritiesAndTheLicencesAndNoShell(t *testing
 	}
 }
 
-func TestTheBillOfMaterialsNamesWhatIsInsideWithItsLicenceAndNothingElse(t *testing.T) {
+func whatIsInside(t *testing.T) ([]*crate, []other) {
+	t.Helper()
 	packages, err := inside("x86_64-unknown-linux-gnu")
 	if err != nil {
 		t.Fatal(err)
@@ -128,6 +129,11 @@ func TestTheBillOfMaterialsNamesWhatIsInsideWithItsLicenceAndNothingElse(t *test
 	if err != nil {
 		t.Fatal(err)
 	}
+	return packages, others
+}
+
+func TestTheBillOfMaterialsNamesWhatIsInsideWithItsLicenceAndNothingElse(t *testing.T) {
+	packages, others := whatIsInside(t)
 	text, err := encode(describe(packages, others))
 	if err != nil {
 		t.Fatal(err)
@@ -170,14 +176,7 @@ func TestTheBillOfMaterialsNamesWhatIsInsideWithItsLicenceAndNothingElse(t *test
 }
 
 func TestWhoseLicenceWantsItsTextToBeThereHasIt(t *testing.T) {
-	packages, err := inside("x86_64-unknown-linux-gnu")
-	if err != nil {
-		t.Fatal(err)
-	}
-	others, err := besides()
-	if err != nil {
-		t.Fatal(err)
-	}
+	packages, others := whatIsInside(t)
 	text, err := licences(packages, others)
 	if err != nil {
 		t.Fatal(err)

@@ -40,13 +40,8 @@ const GIVES_WAY: Duration = Duration::from_millis(500);
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
     context.begin_with_what_is_due();
-    let uid = request.metadata.uid.as_deref().unwrap_or_default();
-    let others = context.others(&context.index.newest(&request).stored);
     let wait = Box::pin(context.bring_on(&request)).await;
-    if wait.is_err() {
-        context.memory().entry(uid.to_owned()).or_default().failed_at = Some(others);
-    }
-    context.was_looked_at(uid);
+    context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
     let Wait(wait) = wait?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
@@ -73,6 +68,17 @@ impl Context {
         if let Some(wait) = self.nothing_new(&newest) {
             return Ok(wait);
         }
+        let others = self.others(&newest.stored);
+        let wait = Box::pin(self.take_steps(request)).await;
+        if wait.is_err() {
+            let uid = request.metadata.uid.clone().unwrap_or_default();
+            self.memory().entry(uid).or_default().failed_at = Some(others);
+        }
+        wait
+    }
+
+    /// Step by step, until there is nothing to do now.
+    async fn take_steps(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
         let (mut outcomes, mut refused) = (Vec::new(), None::<Instant>);
         for step in 0..MAX_STEPS {
             let known = self.index.newest(request);

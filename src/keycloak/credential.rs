@@ -18,10 +18,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::error::{Error, Kind, root_cause};
+use super::{
+    error::{Error, Kind, root_cause},
+    token::{ENDPOINT, claims},
+};
 use crate::config::Credential;
-
-const ENDPOINT: &str = "token";
 
 /// RFC 7523, section 2.2.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -61,9 +62,10 @@ impl Credential {
                  {issuer} the realm's issuer? Do the clocks agree?"
             ),
             Self::ServiceAccountToken(file) => {
-                let claims = read("token", file).ok().and_then(|token| Claims::of(token.expose_secret()));
-                let Some(claims) = claims else { return format!("{} holds no token", file.display()) };
-                let Claims { iss, sub, aud, exp } = claims;
+                let said = read("token", file).ok().and_then(|token| claims(token.expose_secret()));
+                let Some(Claims { iss, sub, aud, exp }) = said else {
+                    return format!("{} holds no token", file.display());
+                };
                 if exp.is_some_and(|exp| exp < Timestamp::now().as_second()) {
                     return format!("the token in {} has expired: does the kubelet renew it?", file.display());
                 }
@@ -76,7 +78,7 @@ impl Credential {
     }
 }
 
-/// What a service account's token says of itself.
+/// What a service account's token says of itself, for people.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
@@ -107,14 +109,6 @@ impl fmt::Display for Audience {
             Self::Several(all) if all.is_empty() => f.write_str("nobody"),
             Self::Several(all) => f.write_str(&all.join(" and ")),
         }
-    }
-}
-
-impl Claims {
-    /// The signature is not looked at: this is for people.
-    fn of(token: &str) -> Option<Self> {
-        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-        serde_json::from_slice(&claims).ok()
     }
 }
 

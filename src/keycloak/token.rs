@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -27,7 +27,7 @@ use crate::{
     config::Credential,
 };
 
-const ENDPOINT: &str = "token";
+pub(super) const ENDPOINT: &str = "token";
 
 /// A token is renewed this long before it expires, or after three quarters of a shorter life.
 const MARGIN: Duration = Duration::from_secs(20);
@@ -192,14 +192,19 @@ impl Tokens {
     }
 }
 
-/// The `iat` of a token, in seconds since 1970. The signature is not looked at: the token came from its issuer.
+/// The `iat` of a token, in seconds since 1970. The token came from its issuer.
 fn issued_at(token: &str) -> Option<i64> {
     #[derive(Deserialize)]
     struct Claims {
         iat: i64,
     }
+    Some(claims::<Claims>(token)?.iat)
+}
+
+/// What a token says of itself. The signature is not looked at.
+pub(super) fn claims<T: DeserializeOwned>(token: &str) -> Option<T> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    Some(serde_json::from_slice::<Claims>(&claims).ok()?.iat)
+    serde_json::from_slice(&claims).ok()
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::{fs, path::PathBuf};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::{keycloak_admin::unique, world::World};
+use crate::world::{World, file};
 
 /// Runs it with these realms and this kubeconfig: whether it is content, and what it says.
 async fn check(w: &World, realms: &[&Value], kubeconfig: &PathBuf, more: &[&str]) -> (bool, String) {
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("check"));
-    fs::write(&file, json!({ "realms": realms }).to_string()).unwrap();
+    let file = file("check", &json!({ "realms": realms }).to_string());
     let mut hallpass = Command::new(&w.stack.operator.binary);
     hallpass.env("KUBECONFIG", kubeconfig).args(["check", "--config"]).arg(&file).args(more);
     let output = hallpass.output().await.unwrap();
@@ -26,8 +25,7 @@ async fn check_says_what_works_and_what_is_missing_and_how_to_give_it() {
     let config: Value = serde_saphyr::from_str(&config).unwrap();
     let good = &config["realms"][0];
     let weak = w.keycloak.robot(&["manage-users", "view-realm"]).await;
-    let secret = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("secret"));
-    fs::write(&secret, &weak.secret).unwrap();
+    let secret = file("secret", &weak.secret);
     let realm = |name: &str, change: &[(&str, Value)]| {
         let mut realm = good.clone();
         realm["name"] = json!(name);

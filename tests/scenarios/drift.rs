@@ -1,6 +1,6 @@
 //! Somebody else changes what is lent: said, and neither repaired nor taken away. And who has what without a request.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use hallpass::api::Phase;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use crate::{
     keycloak_admin::{Admin, unique},
     people::Person,
     request::condition,
-    world::World,
+    world::{World, file},
 };
 
 /// What the operator may see of Keycloak's administrators is one scenario's at a time.
@@ -180,8 +180,7 @@ async fn the_report_of_standing_access_shows_what_no_live_request_lent() {
     // when
     let config = fs::read_to_string(&w.stack.operator.config).unwrap();
     let all: Value = serde_saphyr::from_str(&config).unwrap();
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("standing"));
-    fs::write(&file, json!({"realms": [all["realms"][0]]}).to_string()).unwrap();
+    let file = file("standing", &json!({"realms": [all["realms"][0]]}).to_string());
     let run = async |more: &[&str]| {
         let mut hallpass = Command::new(&w.stack.operator.binary);
         hallpass.env("KUBECONFIG", &w.stack.kubeconfig).args(["report", "standing", "--config"]).arg(&file).args(more);

@@ -1,14 +1,15 @@
 //! The Keycloak client against a real Keycloak. Each scenario makes what it needs and takes it away again.
 #![allow(clippy::expect_used, clippy::panic, reason = "whatever goes wrong fails the test")]
 
-use std::{fs, path::PathBuf};
-
 use hallpass::{
     config::{Auth, Identity, Realm, UserMatch},
     keycloak::{Client, ClientRole, Kind, Removal, Target},
 };
 
-use crate::keycloak_admin::{Admin, Group, Person, Robot, Role, unique};
+use crate::{
+    keycloak_admin::{Admin, Group, Person, Robot, Role, unique},
+    world::file,
+};
 
 /// All that names can hold and URLs cannot.
 const NAMES: [&str; 10] =
@@ -17,8 +18,7 @@ const NAMES: [&str; 10] =
 const RIGHTS: [&str; 3] = ["manage-users", "view-realm", "view-clients"];
 
 fn configured(admin: &Admin, robot: &Robot) -> Realm {
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique("secret"));
-    fs::write(&file, &robot.secret).expect("write the secret");
+    let file = file("secret", &robot.secret);
     Realm {
         former_urls: Vec::new(),
         name: "prod".into(),

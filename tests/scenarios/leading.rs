@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use crate::{
     gate::Mode,
-    keycloak_admin::Admin,
+    keycloak_admin::{Admin, Role},
     operators::{LEASE, Operator, Start, Way, by_signal},
     people::Person,
+    policy::Policy,
     realms::{self, GATED},
+    request::Request,
     world::World,
 };
 
@@ -202,14 +204,20 @@ fn tried(operator: &Operator) -> usize {
     ["map", "unmap"].iter().map(|kind| log.matches(&format!("\"endpoint\":\"{kind}\"")).count()).sum()
 }
 
-#[tokio::test]
-async fn a_leader_that_is_cut_off_leaves_alone_what_the_next_one_gives_meanwhile() {
-    // given one that waits
-    let w = World::alone().await;
-    w.runs_its_own_operators().await;
-    let mut way = Way::to(&w.stack.api_server).await;
+/// A leader that can be cut off, one that waits, and somebody who has a role for a while.
+struct Two {
+    cut_off: Operator,
+    next: Operator,
+    alice: Person,
+    role: Role,
+    policy: Policy,
+    first: Request,
+    due: Timestamp,
+}
+
+async fn two(w: &World, way: &Way) -> Two {
     let env = vec![("RUST_LOG", "info,hallpass=debug".to_owned())];
-    let mut cut_off = w.start("cut-off", Start { api_server: Some(&way.url), env, ..Start::default() }).await;
+    let cut_off = w.start("cut-off", Start { api_server: Some(&way.url), env, ..Start::default() }).await;
     w.leads(&cut_off).await;
     let next = w.start("next", Start::default()).await;
     w.waits_for(&next, &cut_off).await;
@@ -218,6 +226,16 @@ async fn a_leader_that_is_cut_off_leaves_alone_what_the_next_one_gives_meanwhile
     let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
     let first = alice.asks(&policy).lasting("25s").create().await.unwrap();
     let due = deadline(&first.reaches(Phase::Active).await);
+    Two { cut_off, next, alice, role, policy, first, due }
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_leaves_alone_what_the_next_one_gives_meanwhile() {
+    // given one that waits
+    let w = World::alone().await;
+    w.runs_its_own_operators().await;
+    let mut way = Way::to(&w.stack.api_server).await;
+    let Two { mut cut_off, next, alice, role, policy, first, due } = two(&w, &way).await;
     // when
     way.cut().await;
     w.leads(&next).await;
@@ -261,15 +279,7 @@ async fn what_a_leader_that_is_cut_off_takes_from_a_request_that_it_cannot_know_
     let w = World::alone().await;
     w.runs_its_own_operators().await;
     let mut way = Way::to(&w.stack.api_server).await;
-    let mut cut_off = w.start("cut-off", Start { api_server: Some(&way.url), ..Start::default() }).await;
-    w.leads(&cut_off).await;
-    let next = w.start("next", Start::default()).await;
-    w.waits_for(&next, &cut_off).await;
-    let alice = w.person("alice").await;
-    let role = w.keycloak.realm_role("admin").await;
-    let policy = w.policy("oncall").realm_role("admin", &role.name).requester(&alice).automatic().ready().await;
-    let first = alice.asks(&policy).lasting("25s").create().await.unwrap();
-    let due = deadline(&first.reaches(Phase::Active).await);
+    let Two { mut cut_off, next, alice, role, policy, first, due } = two(&w, &way).await;
     // when the next leader grants her the same for longer
     way.cut().await;
     w.leads(&next).await;

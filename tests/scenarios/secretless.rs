@@ -1,6 +1,6 @@
 //! Signing in without a secret: by a service account's token, or with a private key.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use hallpass::{
     config::{Auth, Config, Realm},
@@ -17,8 +17,8 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    keycloak_admin::{Robot, unique},
-    world::World,
+    keycloak_admin::Robot,
+    world::{World, file},
 };
 
 const RIGHTS: [&str; 3] = ["manage-users", "view-realm", "view-clients"];
@@ -30,12 +30,6 @@ const CLUSTER: &str = "cluster";
 fn realm(w: &World, auth: Auth) -> Realm {
     let config = Config::load(&w.stack.operator.config).expect("the stack's configuration");
     Realm { auth, ..config.realms[0].clone() }
-}
-
-fn file(start: &str, text: &str) -> PathBuf {
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique(start));
-    fs::write(&file, text).expect("a file");
-    file
 }
 
 /// A service account in the world's namespace.

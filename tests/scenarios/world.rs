@@ -192,6 +192,14 @@ pub struct Inner {
     turn: Turn,
 }
 
+/// A file of the tests with this in it.
+#[allow(dead_code, reason = "the fault tests need none")]
+pub fn file(start: &str, text: &str) -> PathBuf {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique(start));
+    fs::write(&file, text).expect("a file");
+    file
+}
+
 impl Deref for World {
     type Target = Inner;
 
