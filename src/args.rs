@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::leader::Times;
+use crate::{domain::duration, leader::Times};
 
 /// Just-in-time access in Keycloak, asked for and approved in Kubernetes.
 #[derive(Debug, Parser)]
@@ -28,6 +28,11 @@ pub enum Command {
     Check(Check),
     /// Read, and change nothing.
     Report(Report),
+    /// Suspend every policy, and wait until no request is open: before Hallpass is uninstalled.
+    ///
+    /// What is live is taken away by the operator, which has to run. The chart does this when it is uninstalled. Exits with 1
+    /// and a list if requests are still open after the timeout; the policies stay suspended. May be repeated.
+    Drain(Drain),
 }
 
 /// Flags of `run`.
@@ -57,6 +62,18 @@ pub struct Check {
     /// Look at the realms only, and not at the cluster: before it is installed there.
     #[arg(long)]
     pub realms_only: bool,
+}
+
+/// Flags of `drain`.
+#[derive(Args, Debug)]
+pub struct Drain {
+    /// How long to wait.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = patience)]
+    pub timeout: Duration,
+}
+
+fn patience(text: &str) -> Result<Duration, &'static str> {
+    duration::parse(text).ok_or("a duration is written as 30s, 5m or 1h30m")
 }
 
 /// Arguments of `report`.

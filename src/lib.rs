@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod domain;
+pub mod drain;
 pub mod guard;
 pub mod keycloak;
 pub mod leader;

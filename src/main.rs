@@ -11,10 +11,11 @@ use std::{
 use clap::Parser;
 use hallpass::{
     admin::{self, Shown},
-    args::{Arguments, Check, Command, Output, Report, Run, Standing, Topic},
+    args::{Arguments, Check, Command, Drain, Output, Report, Run, Standing, Topic},
     check,
     config::Config,
     controller::{self, Realm, SILENCE, Wiring, chain, line, stopped},
+    drain,
     guard::{Guard, Keyring, namespace_of},
     keycloak,
     leader::{Leadership, Lease, Takeover},
@@ -39,6 +40,7 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => arguments,
         Command::Check(arguments) => return look(arguments).await,
         Command::Report(Report { what: Topic::Standing(arguments) }) => return report(arguments).await,
+        Command::Drain(arguments) => return empty(arguments).await,
     };
     telemetry::init(arguments.log_format);
     match run(arguments).await {
@@ -102,6 +104,22 @@ async fn look(Check { config, realms_only }: Check) -> ExitCode {
             }
             if lines.iter().all(|(_, state)| state.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Err(error) => {
+            eprintln!("hallpass: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends all that is lent.
+async fn empty(Drain { timeout }: Drain) -> ExitCode {
+    let drained = async {
+        rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+        let client = Client::try_from(api_server().await?)?;
+        drain::drain(&client, timeout).await
+    };
+    match drained.await {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hallpass: {}", chain(error.as_ref()));
             ExitCode::FAILURE

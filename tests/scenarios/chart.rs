@@ -312,25 +312,52 @@ fn wrong_values_are_refused_in_plain_words() {
 }
 
 #[test]
-fn the_pod_satisfies_the_restricted_pod_security_standard() {
-    // The API server warns about a Deployment whose Pods a namespace would refuse.
+fn the_pods_satisfy_the_restricted_pod_security_standard() {
+    // The API server warns about a Deployment, or a Job, whose Pods a namespace would refuse.
     let namespace = format!("hallpass-chart-{}", std::process::id());
     let object = json!({"apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/warn": "restricted"}}});
     let (done, text) = kubectl(&["create", "-f", "-"], &object.to_string());
     assert!(done, "{text}");
-    let (_, deployment) = template(
-        &example("helm-values.yaml"),
-        &["--namespace", &namespace, "--show-only", "templates/deployment.yaml"],
-    );
-    let answer = kubectl(&["create", "--dry-run=server", "-f", "-"], &deployment);
-    let control = kubectl(
-        &["create", "--dry-run=server", "-f", "-"],
-        &deployment.replace("runAsNonRoot: true", "runAsNonRoot: false"),
-    );
+    let answers = ["deployment", "uninstall"].map(|file| {
+        let file = format!("templates/{file}.yaml");
+        let (_, text) =
+            template(&example("helm-values.yaml"), &["--namespace", &namespace, "--show-only", file.as_str()]);
+        let create = |text: &str| kubectl(&["create", "--dry-run=server", "-f", "-"], text);
+        (create(&text), create(&text.replace("runAsNonRoot: true", "runAsNonRoot: false")))
+    });
     kubectl(&["delete", "namespace", "--wait=false", &namespace], "");
-    assert!(answer.0 && !answer.1.contains("violate"), "{}", answer.1);
-    assert!(control.1.contains("violate"), "without runAsNonRoot there is no warning: {}", control.1);
+    for ((done, said), (_, control)) in answers {
+        assert!(done && !said.contains("violate"), "{said}");
+        assert!(control.contains("violate"), "without runAsNonRoot there is no warning: {control}");
+    }
+}
+
+#[test]
+fn what_is_lent_is_ended_before_anything_is_uninstalled() {
+    let values = example("helm-values.yaml");
+    let hooks = |set: &str| {
+        let (done, text) = template(&values, &["--set", set, "--show-only", "templates/uninstall.yaml"]);
+        // helm calls a file that renders nothing an error.
+        if done { serde_saphyr::from_multiple::<Value>(&text).expect(&text) } else { Vec::new() }
+    };
+    let found = hooks("uninstall.timeout=90s,image.repository=own,image.tag=1");
+    let kinds: Vec<_> = found.iter().map(|hook| hook["kind"].as_str().expect("a kind")).collect();
+    assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"]);
+    for hook in &found {
+        let says = |key: &str| hook["metadata"]["annotations"][key].as_str().unwrap_or_default().to_owned();
+        assert_eq!(says("helm.sh/hook"), "pre-delete");
+        // They are no part of the release, which would not take them away.
+        assert_eq!(says("helm.sh/hook-delete-policy"), "before-hook-creation,hook-succeeded,hook-failed");
+        assert_eq!(says("helm.sh/hook-weight"), if hook["kind"] == "Job" { "1" } else { "" });
+    }
+    let pod = &found[3]["spec"]["template"];
+    assert_eq!(pod["spec"]["containers"][0]["args"], json!(["drain", "--timeout", "90s"]));
+    assert_eq!(pod["spec"]["containers"][0]["image"], "own:1");
+    assert_ne!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "hallpass", "it would count as the operator's");
+    for nobody in ["uninstall.drain=false", "replicas=0"] {
+        assert!(hooks(nobody).is_empty(), "{nobody}");
+    }
 }
 
 #[tokio::test]

@@ -9,24 +9,30 @@ use tokio::process::Command;
 
 use crate::{documentation, world::World};
 
-/// The first block of commands below this heading of `docs/configuration.md`.
-fn commands(heading: &str) -> Vec<String> {
+/// The commands of `docs/configuration.md` for an operator that is not a Pod.
+fn commands() -> Vec<String> {
     let text = documentation::read("docs/configuration.md");
-    let (_, below) = text.split_once(&format!("\n## {heading}\n")).expect("the heading is there");
-    let block = below.split("```").nth(1).expect("a block below it");
+    let (_, below) = text.split_once("```console\n$ hallpass drain").expect("the block is there");
+    let block = format!("$ hallpass drain{}", below.split("```").next().expect("text"));
     block.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect()
 }
 
 /// Runs a command as the administrator would; what it said.
 async fn typed(w: &World, command: &str) -> String {
+    let (done, said) = tried(w, command).await;
+    assert!(done, "{command}\n{said}");
+    said
+}
+
+/// The same; whether it succeeded, too.
+async fn tried(w: &World, command: &str) -> (bool, String) {
     let folder = w.stack.kubectl.parent().expect("a folder");
     let path = format!("{}:{}", folder.display(), env::var("PATH").expect("PATH"));
     let mut shell = Command::new("bash");
     shell.args(["-c", command]).env("PATH", path).env("KUBECONFIG", &w.stack.kubeconfig).stdin(Stdio::null());
     let output = shell.output().await.expect("bash runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}\n{said}");
-    said
+    (output.status.success(), said)
 }
 
 /// How many admission policies, bindings and roles of Hallpass there are.
@@ -56,11 +62,16 @@ async fn the_chart_is_uninstalled_as_documented_and_installed_again() {
     waits.reaches(Phase::Pending).await;
     assert!(installed(&w).await > 0);
     // when
-    let commands = commands("Uninstalling");
-    let [suspend, look, uninstall] = &commands[..] else { panic!("three commands: {commands:?}") };
-    typed(&w, suspend).await;
-    w.until("nothing is open", async || typed(&w, look).await.contains("No resources found")).await;
+    let commands = commands();
+    let [drain, uninstall] = &commands[..] else { panic!("two commands: {commands:?}") };
+    let said = typed(&w, drain).await;
     // then
+    for policy in [&lends, &asks] {
+        assert!(said.contains(&format!("policy {} is suspended", policy.name)), "{said}");
+    }
+    assert!(said.contains("2 requests are still open"), "{said}");
+    assert!(said.ends_with("no request is open, and nothing is lent\n"), "{said}");
+    assert_eq!(typed(&w, drain).await, "no request is open, and nothing is lent\n", "it may be repeated");
     let ended = lent.says(Phase::Revoked, "PolicySuspended").await;
     waits.reaches(Phase::Rejected).await;
     assert!(!w.keycloak.has(&alice.user, &role).await);
@@ -92,6 +103,34 @@ async fn the_chart_is_uninstalled_as_documented_and_installed_again() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_taken_away_in_time_is_named() {
+    // given access that is lent, and nobody who takes it away
+    let w = World::alone().await;
+    let alice = w.person("alice").await;
+    let role = w.keycloak.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).everybody().automatic().ready().await;
+    let lent = alice.asks(&policy).create().await.unwrap();
+    lent.reaches(Phase::Active).await;
+    w.operator("stop").await;
+    let fresh = alice.asks(&policy).create().await.unwrap();
+    // when
+    let (done, said) = tried(&w, "hallpass drain --timeout 2s").await;
+    // then
+    assert!(!done, "{said}");
+    assert!(said.contains("after 2s, 2 requests are still open:\n"), "{said}");
+    assert!(said.contains(&format!("{}/{}: Active: ", w.namespace, lent.name)), "{said}");
+    let nobody = format!("{}/{}: the operator has not looked at it. Does it run?", w.namespace, fresh.name);
+    assert!(said.contains(&nobody), "{said}");
+    // when
+    w.operator("start").await;
+    // then
+    lent.says(Phase::Revoked, "PolicySuspended").await;
+    fresh.reaches(Phase::Rejected).await;
+    assert!(!w.keycloak.has(&alice.user, &role).await);
+    w.clean_up().await;
+}
+
+#[tokio::test]
 async fn whoever_deletes_the_crd_takes_away_what_was_lent() {
     // given
     let w = World::alone().await;
@@ -103,6 +142,7 @@ async fn whoever_deletes_the_crd_takes_away_what_was_lent() {
     typed(&w, "kubectl delete crd accessrequests.hallpass.dev --timeout=40s").await;
     // then
     assert!(!w.keycloak.has(&alice.user, &role).await);
+    assert_eq!(typed(&w, "hallpass drain").await, "nothing to drain: there are no AccessRequests in this cluster\n");
     // when it is there again
     let epoch = w.epoch().await;
     w.stack.dev(&["up"]).await;
