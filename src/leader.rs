@@ -47,8 +47,10 @@ pub enum Takeover {
         /// Until when a write to Keycloak of the ones before, whose outcome nobody knows, may still take effect.
         unsettled_until: Timestamp,
     },
-    /// The one before has let it expire, or there was none: nobody knows what was in flight.
+    /// The one before has let it expire: nobody knows what was in flight.
     Unclean,
+    /// There was no Lease: nobody has led before, or somebody has deleted it, and then nobody knows either.
+    First,
 }
 
 /// Why the lease is not held any more.
@@ -138,7 +140,7 @@ impl Lease {
         let limit = self.limit();
         let found = match self.ask(limit, self.request().get(NAME, &GetParams::default())).await {
             Ok(found) => found,
-            Err(Failure::NotFound) => return self.take(waiting, Record::default(), Takeover::Unclean).await,
+            Err(Failure::NotFound) => return self.take(waiting, Record::default(), Takeover::First).await,
             Err(error) => return Err(error),
         };
         let takeover = match holder(&found) {

@@ -11,6 +11,7 @@ use std::{
 use clap::Parser;
 use hallpass::{
     admin::{self, Shown},
+    api::AccessRequest,
     args::{Arguments, Check, Command, Drain, Output, Report, Run, Standing, Topic},
     check,
     config::Config,
@@ -22,8 +23,13 @@ use hallpass::{
     metrics::Metrics,
     standing, telemetry,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+    core::PartialObjectMeta,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -170,6 +176,11 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
             keyring = Box::pin(Keyring::open(client.clone(), namespace_of(&me))) => Arc::new(keyring?),
             () = stopped(stopping.clone()) => return Ok(None),
         };
+        let takeover = if takeover == Takeover::First && keyring.is_new() && nothing_was_asked(&client).await {
+            Takeover::Clean { unsettled_until: Timestamp::now() }
+        } else {
+            takeover
+        };
         let release = config.release;
         let wiring = Wiring { client: client.clone(), guard, keyring, realms, release, metrics, leadership, takeover };
         let started = |context| drop(shown.context.set(context));
@@ -186,13 +197,21 @@ async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     // Who has not come to work knows only what the one before said. If that one said nothing, so does this one: the lease runs out.
     let before = match takeover {
         Takeover::Clean { unsettled_until } => Some(unsettled_until),
-        Takeover::Unclean => None,
+        Takeover::Unclean | Takeover::First => None,
     };
     if let Some(until) = outcome.as_ref().ok().copied().flatten().or(before) {
         lease.release(until).await;
     }
     tracing::info!("stopped");
     outcome.map(drop)
+}
+
+/// Whether there are no requests at all. With neither a Lease nor keys that means that no operator has been at work here, and
+/// nothing of one is under way.
+async fn nothing_was_asked(client: &Client) -> bool {
+    let requests: Api<PartialObjectMeta<AccessRequest>> = Api::all(client.clone());
+    let found = tokio::time::timeout(WHO_AM_I, requests.list(&ListParams::default().limit(1))).await;
+    found.is_ok_and(|found| found.is_ok_and(|found| found.items.is_empty()))
 }
 
 /// Becomes true when the process is told to stop.

@@ -6,8 +6,8 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::args::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise.
-const DEFAULT: &str = "info,kube=warn";
+/// What is logged unless `RUST_LOG` says otherwise. What kube's client says of a failed call has no context; we say it with one.
+const DEFAULT: &str = "info,kube=warn,kube_client::client=off";
 
 /// Starts logging to standard output.
 pub fn init(format: LogFormat) {

@@ -58,7 +58,7 @@ impl Settling {
     /// Until when something that was sent by the leaders before may be on its way, in a realm with this settling time.
     fn inherited(&self, settling_time: Duration) -> Instant {
         match self.takeover {
-            Takeover::Unclean => self.since + settling_time,
+            Takeover::Unclean | Takeover::First => self.since + settling_time,
             Takeover::Clean { unsettled_until } => Instant::now() + super::reconcile::until(unsettled_until),
         }
     }

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub struct Keyring {
     secrets: Api<Secret>,
     keys: RwLock<Keys>,
+    made: AtomicBool,
 }
 
 /// Why there is no key.
@@ -83,12 +87,17 @@ impl Keyring {
     /// With these keys, wherever they are from.
     #[cfg(test)]
     pub fn with(client: Client, keys: Keys) -> Self {
-        Self { secrets: Api::namespaced(client, "hallpass-system"), keys: RwLock::new(keys) }
+        Self {
+            secrets: Api::namespaced(client, "hallpass-system"),
+            keys: RwLock::new(keys),
+            made: AtomicBool::new(false),
+        }
     }
 
     /// Reads the keys, or makes the first one. Waits for an API server that is in trouble, and for nothing else.
     pub async fn open(client: Client, namespace: &str) -> Result<Self, KeyError> {
-        let ring = Self { secrets: Api::namespaced(client, namespace), keys: RwLock::default() };
+        let secrets = Api::namespaced(client, namespace);
+        let ring = Self { secrets, keys: RwLock::default(), made: AtomicBool::new(false) };
         let mut wait = FIRST_WAIT;
         while let Err(error) = ring.keep().await {
             if !error.is_transient() {
@@ -99,6 +108,11 @@ impl Keyring {
             wait = wait.saturating_mul(2).min(LONGEST_WAIT);
         }
         Ok(ring)
+    }
+
+    /// Whether there was no Secret, and this process has made its first key: nothing here is sealed with an older one.
+    pub fn is_new(&self) -> bool {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Reads the Secret again. If it is not there it is made, with the keys that are known: it may have been deleted. To be
@@ -130,6 +144,7 @@ impl Keyring {
         if known {
             tracing::error!("Secret hallpass-seal was gone; made it again with the keys that are known");
         } else {
+            self.made.store(true, Ordering::Relaxed);
             tracing::info!(
                 key = keys.newest(),
                 "made Secret hallpass-seal, which keeps the keys of the seals; back it up with etcd"
