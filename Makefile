@@ -1,9 +1,9 @@
 # Everything a developer runs. Needed: cargo (Rust 1.95), go (1.26), java (17), mvn; no containers.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs demo check check-rust check-dev deny test model fault-test soak image release-check clean
+.PHONY: help up down status logs demo check check-rust check-dev deny test cluster-test model fault-test soak image release-check clean
 
-# Tests that need no servers: all of them but these two.
-online_tests := tests/scenarios.rs tests/faults.rs
+# Tests that need no servers: all of them but these.
+online_tests := tests/scenarios.rs tests/faults.rs tests/cluster.rs
 offline_tests := $(patsubst tests/%.rs,--test %,$(filter-out $(online_tests),$(wildcard tests/*.rs)))
 
 help: ## this list
@@ -11,7 +11,7 @@ help: ## this list
 
 up: ## start the servers, install the chart, run the operator
 	cargo build
-	dev/dev up
+	dev/dev up $(if $(filter command line,$(origin CONTEXT)),--context "$(CONTEXT)")
 
 down: ## stop all of it; the data stays for the next up
 	dev/dev down
@@ -22,7 +22,7 @@ status: ## what runs, where, since when
 logs: ## where the logs are; dev/dev logs NAME shows one
 	@dev/dev logs
 
-demo: up ## the story of one request on the real servers
+demo: up ## the story of one request on the real servers; CONTEXT=kind-kind tells it on a cluster of yours
 	@dev/dev demo
 
 check: check-rust check-dev ## format, lints, documentation and the tests that need no servers
@@ -42,8 +42,13 @@ deny: ## licences, sources and banned crates of what we depend on; installs carg
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version 0.20.2
 	cargo deny --log-level error check bans licenses sources
 
-test: check ## check, then the scenarios and some of the fault tests on a stack of their own
+test: check ## check, then the scenarios and some of the fault tests on a stack of their own, and one test with Pods
 	dev/scenarios
+	dev/cluster words_of_the_readme
+
+cluster-test: ## installed with Helm in Pods on a node of its own, with the image that is released; needs root
+	release/image amd64
+	HALLPASS_MUST=1 HALLPASS_IMAGE=target/image/amd64 dev/cluster
 
 # Only our own code is compiled anew for it: what it depends on is as in every other test.
 model: ## explore the protocol in all its small worlds (many minutes); HALLPASS_MODEL=WORDS explores those with the words in their name
@@ -68,4 +73,5 @@ release-check: ## what a release does and needs no network: twice the same image
 clean: ## stop and remove the stacks and what cargo built; built servers stay in ~/.cache/hallpass-dev
 	dev/dev down --clean
 	HALLPASS_DEV_STATE="$(CURDIR)/.dev-test" dev/dev down --clean
+	HALLPASS_DEV_STATE="$(CURDIR)/.dev-node" dev/dev down --clean
 	cargo clean

@@ -19,7 +19,7 @@ var keycloakOptions = []string{"build", "--db=dev-file", "--health-enabled=true"
 
 // distribution names the folders of the cache that this checkout needs.
 type distribution struct {
-	servers  string // etcd, kube-apiserver, kube-controller-manager, kubectl, helm
+	servers  string // etcd, kube-apiserver, kube-controller-manager, kubectl, helm; empty for a guest
 	keycloak string // unpacked and built
 }
 
@@ -40,11 +40,15 @@ func (s *stack) ensureDistribution() (*distribution, error) {
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, err
 	}
-	kube, err := s.serversBuild()
+	sso, err := s.keycloakBuild()
 	if err != nil {
 		return nil, err
 	}
-	sso, err := s.keycloakBuild()
+	if s.Context != "" { // its owner has kubectl and helm
+		d := &distribution{keycloak: filepath.Join(cache, sso.key, "server")}
+		return d, errors.Join(checkTools(!exists(d.keycloak), false, ""), sso.ensure(cache))
+	}
+	kube, err := s.serversBuild()
 	if err != nil {
 		return nil, err
 	}
@@ -118,15 +122,10 @@ var (
 // serversBuild compiles dev/servers. Compiling costs a quarter of an hour on two cores the first time, linking seconds.
 func (s *stack) serversBuild() (*cachedBuild, error) {
 	module := s.source("dev", "servers")
-	goMod, err := os.ReadFile(filepath.Join(module, "go.mod"))
+	flags, err := versionFlags(filepath.Join(module, "go.mod"))
 	if err != nil {
 		return nil, err
 	}
-	kubernetes := kubernetesLine.FindSubmatch(goMod)
-	if kubernetes == nil {
-		return nil, fmt.Errorf("no k8s.io/kubernetes in %s/go.mod", module)
-	}
-	flags := buildFlags(string(kubernetes[1]), string(kubernetes[2]))
 	key, err := digest(strings.Join(flags, " ")+runtime.GOARCH,
 		filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum"), filepath.Join(module, "main.go"))
 	if err != nil {
@@ -148,6 +147,19 @@ func (s *stack) serversBuild() (*cachedBuild, error) {
 		}
 		return compile(filepath.Join(folder, "helm"), "helm.sh/helm/v4/cmd/helm")
 	}}, nil
+}
+
+// versionFlags are the build's flags for the version of Kubernetes that go.mod names.
+func versionFlags(goMod string) ([]string, error) {
+	text, err := os.ReadFile(goMod)
+	if err != nil {
+		return nil, err
+	}
+	kubernetes := kubernetesLine.FindSubmatch(text)
+	if kubernetes == nil {
+		return nil, fmt.Errorf("no k8s.io/kubernetes in %s", goMod)
+	}
+	return buildFlags(string(kubernetes[1]), string(kubernetes[2])), nil
 }
 
 // buildFlags tell the programs their version: clients complain about the v0.0.0-master that a plain build says.

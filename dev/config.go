@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"text/template"
 )
 
@@ -170,6 +172,9 @@ func (s *stack) writeConfig(d *distribution) error {
 		"env":                           s.path("env"),
 	} {
 		var text bytes.Buffer
+		if name == "kubeconfig" && s.Context != "" {
+			continue // see reachCluster
+		}
 		if err := templates.ExecuteTemplate(&text, name, v); err != nil {
 			return err
 		}
@@ -180,13 +185,31 @@ func (s *stack) writeConfig(d *distribution) error {
 			return err
 		}
 	}
-	links := map[string]string{"kubectl": d.servers + "/kubectl", "helm": d.servers + "/helm", operator: s.operatorBinary()}
+	links := map[string]string{operator: s.operatorBinary()}
+	for _, tool := range []string{"kubectl", "helm"} {
+		links[tool] = filepath.Join(d.servers, tool)
+		if d.servers == "" {
+			if links[tool], err = ownersTool(tool, s.path("bin")); err != nil {
+				return err
+			}
+		}
+	}
 	for link, target := range links {
 		if err := errors.Join(removeIfThere(s.path("bin", link)), os.Symlink(target, s.path("bin", link))); err != nil {
 			return fmt.Errorf("link %s: %w", link, err)
 		}
 	}
 	return s.writeDescription()
+}
+
+// ownersTool finds a program in $PATH, but not our link to it: who has sourced env has our folder in front.
+func ownersTool(name, ours string) (string, error) {
+	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
+		if path, err := exec.LookPath(filepath.Join(folder, name)); err == nil && folder != ours {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is missing: install it", name)
 }
 
 // writeDescription tells the scenario tests what there is.
@@ -204,7 +227,7 @@ func (s *stack) writeDescription() error {
 		"dev":        s.path("bin", "dev"),
 		"namespace":  requestNamespace,
 		"auditLog":   s.path("log", "audit.log"),
-		"etcd":       fmt.Sprintf("http://127.0.0.1:%d", s.Ports.Etcd),
+		"etcd":       s.etcdURL(),
 		"keycloak": map[string]string{
 			"url": s.keycloakURL(), "realm": realmName, "clientId": peopleClient,
 			"adminUser": adminUser, "adminPassword": password, "caFile": s.path("pki", "ca.crt"),

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,7 +29,7 @@ func (s *stack) tellDemo() error {
 	if err != nil {
 		return err
 	}
-	probe := peer{url: s.operatorURL(), http: api.http}
+	probe := peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
 	if err := probe.readyz(); err != nil {
 		return fmt.Errorf("the operator is not ready; dev/dev up starts it: %w", err)
 	}
@@ -202,6 +203,9 @@ func (d *demo) times(r *accessRequest) {
 		{"approved -> in Keycloak", d.approved, arrived},
 		{"deadline -> gone from Keycloak", r.Status.Grant.Deadline, gone},
 	} {
+		if row.from.IsZero() {
+			continue
+		}
 		fmt.Printf("    %-34s %8.0f ms\n", row.what, float64(row.to.Sub(row.from).Microseconds())/1000)
 	}
 	if at := r.Status.Grant.PowerlessAt; !at.IsZero() {

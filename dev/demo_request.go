@@ -53,6 +53,9 @@ func (d *demo) get() (*accessRequest, error) {
 // acceptedAt is when the API server had written what the person sent, by its audit log: kubectl itself takes longer than
 // what is measured here.
 func (d *demo) acceptedAt(verb, user string) (time.Time, error) {
+	if d.Context != "" {
+		return time.Time{}, nil // somebody else's audit log
+	}
 	log, err := os.ReadFile(d.path("log", "audit.log"))
 	if err != nil {
 		return time.Time{}, err

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,5 +196,86 @@ func TestRenamedManifest(t *testing.T) {
 	}
 	if _, err := renamed("metadata: {}\n", "fix-7", "20s"); err == nil {
 		t.Error("a manifest without the lines was taken")
+	}
+}
+
+func TestAnImageHoldsTheProgramAndWhatItIsLinkedTo(t *testing.T) {
+	image, err := imageOf("localhost/sh:dev", "/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := unpack(t, image)
+	var manifest []struct {
+		Config           string
+		RepoTags, Layers []string
+	}
+	if err := json.Unmarshal(parts["manifest.json"], &manifest); err != nil {
+		t.Fatal(err)
+	}
+	if len(manifest) != 1 || !slices.Equal(manifest[0].RepoTags, []string{"localhost/sh:dev"}) {
+		t.Fatalf("one image of that name, not %+v", manifest)
+	}
+	var config struct {
+		Config struct {
+			Entrypoint []string
+			User       string
+		}
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		}
+	}
+	if err := json.Unmarshal(parts[manifest[0].Config], &config); err != nil {
+		t.Fatal(err)
+	}
+	layer := parts[manifest[0].Layers[0]]
+	if sum := fmt.Sprintf("sha256:%x", sha256.Sum256(layer)); !slices.Equal(config.RootFS.DiffIDs, []string{sum}) {
+		t.Fatalf("the layer is %s, the config says %v", sum, config.RootFS.DiffIDs)
+	}
+	if !slices.Equal(config.Config.Entrypoint, []string{"/sh"}) || config.Config.User != "65532:65532" {
+		t.Fatalf("%+v", config.Config)
+	}
+	files := unpack(t, layer)
+	libraries, err := librariesOf("/bin/sh")
+	if err != nil || len(libraries) == 0 {
+		t.Fatalf("a shell is linked to libraries, not to %v: %v", libraries, err)
+	}
+	for _, name := range append(libraries, "/sh", "/etc/passwd") {
+		if len(files[name[1:]]) == 0 {
+			t.Errorf("%s is missing", name)
+		}
+	}
+}
+
+func unpack(t *testing.T, packed []byte) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	for reader := tar.NewReader(bytes.NewReader(packed)); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files[header.Name], err = io.ReadAll(reader); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestKernelSettingsAreNotedOnce(t *testing.T) {
+	s := &stack{dir: t.TempDir()}
+	const name = "vm/panic_on_oom"
+	if err := save(s.kernelNote(name), []byte("what was there before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.noteKernel(); err != nil {
+		t.Skip("no such settings here: ", err)
+	}
+	if kept, _ := os.ReadFile(s.kernelNote(name)); string(kept) != "what was there before\n" {
+		t.Errorf("noted again, after we changed it: %q", kept)
+	}
+	if noted, _ := os.ReadFile(s.kernelNote("kernel/panic")); len(noted) == 0 {
+		t.Error("kernel/panic is not noted")
 	}
 }

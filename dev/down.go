@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 )
 
@@ -13,15 +14,24 @@ var servers = []string{etcd, apiServer, controllerManager, keycloak, operator}
 
 // stopAll stops in the reverse order of starting; Keycloak, which nobody else needs by then, beside the others.
 func (s *stack) stopAll() error {
-	if err := s.stopNamed(operator); err != nil {
+	if err := s.leave(); err != nil {
 		return err
 	}
-	return together(
+	return s.stopServers()
+}
+
+func (s *stack) stopServers() error {
+	// What one of them does not do must not keep the others.
+	err := errors.Join(s.stopNamed(operator), s.downNode(), together(
 		func() error { return s.stopNamed(keycloak) },
 		func() error {
-			return errors.Join(s.stopNamed(controllerManager), s.stopNamed(apiServer), s.stopNamed(etcd))
+			return errors.Join(s.stopNamed(clusterProxy), s.stopNamed(controllerManager), s.stopNamed(apiServer), s.stopNamed(etcd))
 		},
-	)
+	))
+	if err != nil {
+		return err
+	}
+	return s.unlinkNode()
 }
 
 func (s *stack) stopNamed(name string) error {
@@ -47,11 +57,19 @@ func (s *stack) down(clean bool) error {
 func (s *stack) status() error {
 	fmt.Println("state: " + s.dir)
 	where := map[string]string{
-		etcd:      fmt.Sprintf("http://127.0.0.1:%d", s.Ports.Etcd),
+		etcd:      s.etcdURL(),
 		apiServer: s.apiURL(), controllerManager: fmt.Sprintf("https://127.0.0.1:%d", s.Ports.ControllerManager),
 		keycloak: s.keycloakURL() + "/admin/master/console/#/" + realmName, operator: s.operatorURL(),
 	}
-	for _, name := range servers {
+	shown := servers
+	switch {
+	case s.Node:
+		shown = slices.Concat(servers, nodeServers)
+	case s.Context != "":
+		shown = []string{clusterProxy, keycloak, operator}
+		where[clusterProxy] = s.apiURL()
+	}
+	for _, name := range shown {
 		p := s.running(name)
 		if p == nil {
 			fmt.Printf("  %-24s not running\n", name)

@@ -15,7 +15,10 @@ import (
 
 const usage = `usage: dev/dev COMMAND
 
-  up [--no-operator]    start everything (quick when it runs already)
+  up [--no-operator | --node | --context NAME]
+                        start everything (quick when it runs already). With --node (as root) also a node that runs Pods, for a
+                        chart that you install yourself: neither chart nor operator are started. With --context, a context of
+                        your kubeconfig, Keycloak and operator only, beside that cluster; down takes away what it got
   down [--clean]        stop everything; --clean also removes the state folder
   status                what runs, where, since when
   logs [NAME [-f]]      where the logs are, or the end of one; -f follows it
@@ -23,6 +26,9 @@ const usage = `usage: dev/dev COMMAND
                         the operator alone; kill is SIGKILL, without a goodbye
   keycloak start|stop|restart
                         Keycloak alone, with the data that it has
+  node check            could a node run on this machine?
+  node load NAME:TAG=SOURCE
+                        give the node an image: an OCI layout (make image), or a program that is put into one
   demo                  the story of one request, told on the running stack
   token NAME [--raw]    sign in as alice, bob, carol, dave, erin or mallory and show what the token says
   help                  this text
@@ -49,11 +55,11 @@ func run(args []string) error {
 	command, rest := args[0], args[1:]
 	switch command {
 	case "up":
-		noOperator, err := onlyFlag(rest, "--no-operator")
+		wanted, err := parseUp(rest)
 		if err != nil {
 			return err
 		}
-		return s.up(!noOperator)
+		return s.up(wanted)
 	case "down":
 		clean, err := onlyFlag(rest, "--clean")
 		if err != nil {
@@ -68,6 +74,8 @@ func run(args []string) error {
 		return s.operator(rest)
 	case "keycloak":
 		return s.keycloakAlone(rest)
+	case "node":
+		return s.nodeCommand(rest)
 	case "demo":
 		return s.tellDemo()
 	case "token":
@@ -76,6 +84,26 @@ func run(args []string) error {
 		return s.execCredential(rest)
 	}
 	return fmt.Errorf("unknown command %q; dev/dev help lists them", command)
+}
+
+// wanted is what up is asked for.
+type wanted struct {
+	operator, node bool
+	context        string // whose guest the stack is to be
+}
+
+func parseUp(args []string) (wanted, error) {
+	switch {
+	case len(args) == 0:
+		return wanted{operator: true}, nil
+	case len(args) == 1 && args[0] == "--no-operator":
+		return wanted{}, nil
+	case len(args) == 1 && args[0] == "--node":
+		return wanted{node: true}, nil
+	case len(args) == 2 && args[0] == "--context" && args[1] != "":
+		return wanted{operator: true, context: args[1]}, nil
+	}
+	return wanted{}, errors.New("usage: dev/dev up [--no-operator | --node | --context NAME]")
 }
 
 // onlyFlag says whether flag is given, and refuses everything else.

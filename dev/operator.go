@@ -150,7 +150,7 @@ func (s *stack) writeOperatorKubeconfig() error {
 	}
 	var text bytes.Buffer
 	err = operatorKubeconfig.Execute(&text, map[string]string{
-		"Server": s.apiURL(), "CA": s.path("pki", "ca.crt"), "Token": token, "Namespace": operatorNamespace,
+		"Server": s.apiURL(), "CA": s.apiCA(), "Token": token, "Namespace": operatorNamespace,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -26,8 +27,11 @@ type authority struct {
 
 // ensurePKI makes keys and certificates once. They appear under their final name only when all are there.
 func (s *stack) ensurePKI() error {
-	if exists(s.path("pki")) {
+	if exists(s.path("pki", "kubelet.key")) { // the one that was added last
 		return nil
+	}
+	if err := errors.Join(s.stopServers(), os.RemoveAll(s.path("pki"))); err != nil {
+		return err
 	}
 	tmp, err := os.MkdirTemp(s.dir, ".pki-")
 	if err != nil {
@@ -50,7 +54,7 @@ func makePKI(dir string) error {
 	if _, err := newAuthority(dir, "front-proxy-ca", "hallpass-dev-front-proxy-ca"); err != nil {
 		return err
 	}
-	loopback := []net.IP{net.IPv4(127, 0, 0, 1)}
+	addresses := []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(bridgeIP), net.ParseIP(serviceIP)}
 	leaves := []struct {
 		name     string
 		template x509.Certificate
@@ -59,21 +63,29 @@ func makePKI(dir string) error {
 			Subject:     pkix.Name{CommonName: "kube-apiserver"},
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 			DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
-			IPAddresses: loopback,
+			IPAddresses: addresses,
 		}},
 		{"keycloak", x509.Certificate{
 			Subject:     pkix.Name{CommonName: "keycloak"},
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 			DNSNames:    []string{"localhost"},
-			IPAddresses: loopback,
+			IPAddresses: addresses,
 		}},
-		{"admin", x509.Certificate{
-			Subject:     pkix.Name{CommonName: "dev-admin", Organization: []string{"system:masters"}},
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		{"admin", forClient("dev-admin", "system:masters")},
+		{"controller-manager", forClient("system:kube-controller-manager")},
+		{"scheduler", forClient("system:kube-scheduler")},
+		{"etcd", x509.Certificate{
+			Subject:     pkix.Name{CommonName: "etcd"},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+			IPAddresses: addresses,
 		}},
-		{"controller-manager", x509.Certificate{
-			Subject:     pkix.Name{CommonName: "system:kube-controller-manager"},
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		{"proxy", forClient("system:kube-proxy")},
+		{"apiserver-kubelet", forClient("kube-apiserver-kubelet-client", "system:masters")},
+		{"kubelet", x509.Certificate{
+			Subject:     pkix.Name{CommonName: "system:node:" + nodeName, Organization: []string{"system:nodes"}},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+			DNSNames:    []string{nodeName},
+			IPAddresses: addresses,
 		}},
 	}
 	for _, leaf := range leaves {
@@ -82,6 +94,14 @@ func makePKI(dir string) error {
 		}
 	}
 	return makeServiceAccountKey(dir)
+}
+
+// forClient is what somebody shows to the API server.
+func forClient(name string, groups ...string) x509.Certificate {
+	return x509.Certificate{
+		Subject:     pkix.Name{CommonName: name, Organization: groups},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
 }
 
 func newAuthority(dir, file, name string) (*authority, error) {

@@ -48,7 +48,7 @@ func (s *stack) settlePorts() error {
 		*use.port, chosen[port], changed = port, true, true
 	}
 	if changed {
-		if err := s.stopAll(); err != nil {
+		if err := s.stopServers(); err != nil {
 			return err
 		}
 	}

@@ -16,37 +16,76 @@ const (
 	operator          = "hallpass"
 )
 
-func (s *stack) apiURL() string      { return fmt.Sprintf("https://127.0.0.1:%d", s.Ports.API) }
-func (s *stack) keycloakURL() string { return fmt.Sprintf("https://127.0.0.1:%d", s.Ports.Keycloak) }
+func (s *stack) apiURL() string {
+	if s.Context != "" {
+		return s.Server
+	}
+	return fmt.Sprintf("https://%s:%d", s.host(), s.Ports.API)
+}
+
+// apiCA is the authority of the API server's certificate.
+func (s *stack) apiCA() string {
+	if s.Context != "" {
+		return s.clusterCA()
+	}
+	return s.path("pki", "ca.crt")
+}
+
+func (s *stack) keycloakURL() string { return fmt.Sprintf("https://%s:%d", s.host(), s.Ports.Keycloak) }
 func (s *stack) operatorURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.Ports.Operator) }
 
 func (s *stack) etcdProgram(d *distribution) program {
-	client := fmt.Sprintf("http://127.0.0.1:%d", s.Ports.Etcd)
-	peer := fmt.Sprintf("http://127.0.0.1:%d", s.Ports.EtcdPeer)
-	return program{name: etcd, args: []string{
+	client, peer := s.etcdURL(), fmt.Sprintf("http://127.0.0.1:%d", s.Ports.EtcdPeer)
+	var shown []string
+	if s.Node {
+		peer = fmt.Sprintf("https://127.0.0.1:%d", s.Ports.EtcdPeer)
+		for _, prefix := range []string{"--", "--peer-"} {
+			shown = append(shown, prefix+"client-cert-auth", prefix+"trusted-ca-file="+s.path("pki", "ca.crt"),
+				prefix+"cert-file="+s.path("pki", "etcd.crt"), prefix+"key-file="+s.path("pki", "etcd.key"))
+		}
+		shown = append(shown, "--peer-cert-allowed-cn=etcd")
+	}
+	return program{name: etcd, args: append([]string{
 		filepath.Join(d.servers, etcd), "--name=dev", "--data-dir=" + s.path("etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=dev=" + peer,
 		"--log-level=warn",
-	}}
+	}, shown...)}
+}
+
+// etcdURL is where etcd listens: for everybody on this machine, but with a node only for who has a certificate. Whoever can write to
+// it commands a kubelet that is root.
+func (s *stack) etcdURL() string {
+	scheme := "http"
+	if s.Node {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://127.0.0.1:%d", scheme, s.Ports.Etcd)
 }
 
 func (s *stack) apiServerProgram(d *distribution) program {
+	reconciler := "none" // a loopback address is no valid endpoint
+	if s.Node {
+		reconciler = "lease"
+	}
 	return program{name: apiServer, args: []string{
 		filepath.Join(d.servers, apiServer),
-		fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", s.Ports.Etcd),
-		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", s.Ports.API),
+		"--etcd-servers=" + s.etcdURL(), "--etcd-cafile=" + s.path("pki", "ca.crt"),
+		"--etcd-certfile=" + s.path("pki", "etcd.crt"), "--etcd-keyfile=" + s.path("pki", "etcd.key"),
+		"--bind-address=" + s.host(), "--advertise-address=" + s.host(), fmt.Sprintf("--secure-port=%d", s.Ports.API),
 		"--tls-cert-file=" + s.path("pki", "apiserver.crt"), "--tls-private-key-file=" + s.path("pki", "apiserver.key"),
 		"--client-ca-file=" + s.path("pki", "ca.crt"),
 		"--requestheader-client-ca-file=" + s.path("pki", "front-proxy-ca.crt"),
 		"--requestheader-allowed-names=front-proxy-client",
 		"--authentication-config=" + s.path("config", "authentication.yaml"),
-		"--authorization-mode=RBAC",
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		"--kubelet-client-certificate=" + s.path("pki", "apiserver-kubelet.crt"),
+		"--kubelet-client-key=" + s.path("pki", "apiserver-kubelet.key"),
+		"--kubelet-certificate-authority=" + s.path("pki", "ca.crt"), "--kubelet-preferred-address-types=InternalIP",
 		"--service-account-issuer=" + s.apiURL(),
 		"--service-account-signing-key-file=" + s.path("pki", "service-accounts.key"),
 		"--service-account-key-file=" + s.path("pki", "service-accounts.pub"),
-		"--service-cluster-ip-range=10.96.0.0/24",
-		"--endpoint-reconciler-type=none", // a loopback address is no valid endpoint
+		"--service-cluster-ip-range=" + serviceCIDR, "--endpoint-reconciler-type=" + reconciler,
 		"--audit-policy-file=" + s.path("config", "audit.yaml"), "--audit-log-path=" + s.path("log", "audit.log"),
 	}}
 }
@@ -85,7 +124,7 @@ func (s *stack) keycloakProgram(adminPassword string) program {
 		"-cp", filepath.Join(home, "lib", "quarkus-run.jar"), "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
 		"start", "--optimized", "--import-realm",
 		"--cache=local", // anything else opens cluster ports
-		"--http-host=127.0.0.1", fmt.Sprintf("--https-port=%d", s.Ports.Keycloak),
+		"--http-host="+s.host(), fmt.Sprintf("--https-port=%d", s.Ports.Keycloak),
 		fmt.Sprintf("--http-management-port=%d", s.Ports.KeycloakManagement), "--hostname="+s.keycloakURL(),
 		// It reads the keys of the API server's service accounts.
 		"--truststore-paths="+s.path("pki", "ca.crt"),

@@ -23,6 +23,8 @@ type stack struct {
 type settings struct {
 	Checkout string `json:"checkout"`
 	Ports    ports  `json:"ports"`
+	Node     bool   `json:"node"` // the servers listen on the node's bridge
+	cluster         // whose guest it is, if it has no API server of its own
 }
 
 // openStack finds the stack that this executable belongs to: it lies in the state folder's bin. The environment is not

@@ -12,14 +12,17 @@ import (
 
 // up starts what does not run. Kubernetes and Keycloak start side by side; Keycloak takes longer, so the chart is
 // installed meanwhile.
-func (s *stack) up(withOperator bool) error {
+func (s *stack) up(w wanted) error {
 	begin := time.Now()
-	if withOperator {
+	if w.operator {
 		if err := s.needOperatorBinary(); err != nil {
 			return err
 		}
 	}
 	if err := s.lock(); err != nil {
+		return err
+	}
+	if err := s.settle(w); err != nil {
 		return err
 	}
 	d, err := s.ensureDistribution()
@@ -32,6 +35,11 @@ func (s *stack) up(withOperator bool) error {
 	if err := s.ensurePKI(); err != nil {
 		return err
 	}
+	if s.Node {
+		if err := step("network", s.linkNode); err != nil {
+			return err
+		}
+	}
 	if err := s.writeConfig(d); err != nil {
 		return err
 	}
@@ -42,13 +50,17 @@ func (s *stack) up(withOperator bool) error {
 	if err != nil {
 		return err
 	}
-	if err := step("sign-in", s.waitForSignIn); err != nil {
-		return err
+	if s.Context == "" {
+		if err := step("sign-in", s.waitForSignIn); err != nil {
+			return err
+		}
 	}
-	if err := step("admission policies", s.waitForAdmission); err != nil {
-		return err
+	if !s.Node {
+		if err := step("admission policies", s.waitForAdmission); err != nil {
+			return err
+		}
 	}
-	if withOperator {
+	if w.operator {
 		if err := s.startOperator(); err != nil {
 			return err
 		}
@@ -58,13 +70,45 @@ func (s *stack) up(withOperator bool) error {
 }
 
 func (s *stack) upKubernetes(d *distribution) error {
+	if s.Context != "" {
+		return s.upGuest()
+	}
 	if err := step("etcd, API server", func() (string, error) { return s.upAPIServer(d) }); err != nil {
 		return err
 	}
 	if err := step("controller manager", func() (string, error) { return s.upControllerManager(d) }); err != nil {
 		return err
 	}
+	if s.Node {
+		return s.nodeUp()
+	}
 	return step("chart", s.installChart)
+}
+
+func (s *stack) nodeUp() error {
+	d, err := s.nodeDistribution()
+	if err != nil {
+		return err
+	}
+	return step("node", func() (string, error) { return s.upNode(d) })
+}
+
+// settle ends all of a stack that was of another kind: with a node the servers listen on its bridge, and a guest has no API server.
+func (s *stack) settle(w wanted) error {
+	if s.Node == w.node && s.Context == w.context {
+		return nil
+	}
+	if err := s.stopAll(); err != nil {
+		return err
+	}
+	if err := removeIfThere(s.path("chart.digest")); err != nil {
+		return err
+	}
+	s.Node, s.cluster = w.node, cluster{}
+	if w.context != "" {
+		s.cluster = cluster{Context: w.context, Kubeconfig: os.Getenv("KUBECONFIG")}
+	}
+	return nil
 }
 
 func (s *stack) upAPIServer(d *distribution) (string, error) {
@@ -141,7 +185,7 @@ func (s *stack) upKeycloak(d *distribution) error {
 		if err != nil {
 			return "", err
 		}
-		management := peer{url: fmt.Sprintf("https://127.0.0.1:%d", s.Ports.KeycloakManagement), http: trusting}
+		management := peer{url: fmt.Sprintf("https://%s:%d", s.host(), s.Ports.KeycloakManagement), http: trusting}
 		err = s.waitFor([]string{keycloak}, 5*time.Minute, func() error { return management.get("/health/ready", nil) })
 		if err != nil {
 			return "", err

@@ -3,7 +3,7 @@
 //! Suspends every policy, which ends what is live and refuses what is asked, and waits until no request is open. Taking away is
 //! the operator's work: it has to run. May be repeated.
 
-use std::{error::Error, fmt::Write, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
 use kube::{
     Api, Client,
@@ -15,8 +15,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{AccessPolicy, AccessRequest, AccessRequestStatus, Phase},
+    controller::chain,
     domain::duration,
 };
+
+/// A request, whether or not this version can read it.
+type Open = DeserializeGuard<AccessRequest>;
 
 /// How often it is looked whether requests are still open.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -27,31 +31,43 @@ const LISTED: usize = 20;
 ///
 /// # Errors
 /// What is still open when the patience is over, or what the API server did not do.
-pub async fn drain(client: &Client, patience: Duration) -> Result<(), Box<dyn Error>> {
+pub async fn drain(client: &Client, patience: Duration) -> Result<(), String> {
     let until = Instant::now() + patience;
-    let requests: Api<DeserializeGuard<AccessRequest>> = Api::all(client.clone());
-    let open = ListParams::default().fields(&open());
-    let mut before = None;
+    let mut said = BTreeSet::new();
+    let mut say = |line: String| {
+        if said.insert(line.clone()) {
+            println!("{line}");
+        }
+    };
     loop {
-        // Each time: with a policy that is written meanwhile people could go on.
-        suspend_all(client).await?;
-        let Some(found) = present(requests.list(&open).await)? else {
-            println!("nothing to drain: there are no AccessRequests in this cluster");
-            return Ok(());
+        let problem = match look(client, &mut say).await {
+            Ok(None) => return Ok(say("nothing to drain: there are no AccessRequests in this cluster".into())),
+            Ok(Some(open)) if open.is_empty() => return Ok(say("no request is open".into())),
+            Ok(Some(open)) => {
+                say(format!("waiting: {} still open", in_words(open.len())));
+                still_open(&open, patience)
+            }
+            // It may be over in a moment; what is not is told in the end.
+            Err(error) => {
+                say(format!("trying again: {error}"));
+                format!("after {}: {error}", duration::format(patience))
+            }
         };
-        if found.items.is_empty() {
-            println!("no request is open, and nothing is lent");
-            return Ok(());
-        }
-        if before != Some(found.items.len()) {
-            println!("waiting: {} still open", in_words(found.items.len()));
-            before = Some(found.items.len());
-        }
         if Instant::now() >= until {
-            return Err(still_open(&found.items, patience).into());
+            return Err(problem);
         }
         sleep(GLANCE).await;
     }
+}
+
+/// The open requests, after every policy was suspended; nothing if there is no such kind. Each time: with a policy that is written
+/// meanwhile people could go on.
+async fn look(client: &Client, say: &mut impl FnMut(String)) -> Result<Option<Vec<Open>>, String> {
+    suspend_all(client, say).await?;
+    let requests: Api<Open> = Api::all(client.clone());
+    let found = present(requests.list(&ListParams::default().fields(&open())).await);
+    let found = found.map_err(|error| format!("cannot list AccessRequests: {}", chain(&error)))?;
+    Ok(found.map(|found| found.items))
 }
 
 /// Which requests the API server selects: those that are not over.
@@ -60,10 +76,13 @@ fn open() -> String {
     over.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
 }
 
-async fn suspend_all(client: &Client) -> Result<(), Box<dyn Error>> {
+/// Suspends every policy, also when one of them cannot be: the first reason why not.
+async fn suspend_all(client: &Client, say: &mut impl FnMut(String)) -> Result<(), String> {
     let policies: Api<DeserializeGuard<AccessPolicy>> = Api::all(client.clone());
-    let Some(found) = present(policies.list(&ListParams::default()).await)? else { return Ok(()) };
-    for DeserializeGuard(policy) in found.items {
+    let found = present(policies.list(&ListParams::default()).await);
+    let found = found.map_err(|error| format!("cannot list AccessPolicies: {}", chain(&error)))?;
+    let mut failed = Ok(());
+    for DeserializeGuard(policy) in found.into_iter().flat_map(|found| found.items) {
         let name = match policy {
             Ok(policy) if policy.spec.suspended => continue,
             Ok(policy) => policy.metadata.name,
@@ -71,12 +90,15 @@ async fn suspend_all(client: &Client) -> Result<(), Box<dyn Error>> {
         };
         let name = name.unwrap_or_default();
         let suspended = Patch::Merge(json!({"spec": {"suspended": true}}));
-        let patched = policies.patch(&name, &PatchParams::default(), &suspended).await;
-        if present(patched).map_err(|error| format!("policy {name} cannot be suspended: {error}"))?.is_some() {
-            println!("policy {name} is suspended");
+        match present(policies.patch(&name, &PatchParams::default(), &suspended).await) {
+            Ok(Some(_)) => say(format!("policy {name} is suspended")),
+            Ok(None) => {}
+            Err(error) => {
+                failed = failed.and(Err(format!("policy {name} cannot be suspended: {}", chain(&error))));
+            }
         }
     }
-    Ok(())
+    failed
 }
 
 /// What the API server answered, or `None` if there is no such thing: also where the CRD is gone, and with it all of its objects.
@@ -91,7 +113,7 @@ fn in_words(requests: usize) -> String {
     format!("{requests} {}", if requests == 1 { "request is" } else { "requests are" })
 }
 
-fn still_open(found: &[DeserializeGuard<AccessRequest>], patience: Duration) -> String {
+fn still_open(found: &[Open], patience: Duration) -> String {
     let mut text = format!("after {}, {} still open:", duration::format(patience), in_words(found.len()));
     for DeserializeGuard(request) in found.iter().take(LISTED) {
         let (metadata, said) = match request {

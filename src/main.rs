@@ -122,7 +122,7 @@ async fn empty(Drain { timeout }: Drain) -> ExitCode {
     let drained = async {
         rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
         let client = Client::try_from(api_server().await?)?;
-        drain::drain(&client, timeout).await
+        Ok::<_, Box<dyn Error>>(drain::drain(&client, timeout).await?)
     };
     match drained.await {
         Ok(()) => ExitCode::SUCCESS,

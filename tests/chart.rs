@@ -101,3 +101,53 @@ fn every_variable_of_an_admission_policy_is_declared_above_its_use() {
         }
     }
 }
+
+/// What the chart's README says before the values.
+const ABOUT: &str = "\
+# Hallpass
+
+Just-in-time access in Keycloak: a person asks with an `AccessRequest`, an `AccessPolicy` says who must agree, the operator maps the
+role for a while and takes it away. This chart installs the operator, its two kinds and the admission policies without which nothing is
+given. There can be one in a cluster.
+
+Needed: Kubernetes 1.32 or newer whose API server takes Keycloak's tokens, Keycloak 26.4 or newer, and a
+[client](../../README.md#1-the-client-in-keycloak) in each realm.
+
+```console
+$ helm install hallpass charts/hallpass --namespace hallpass-system --create-namespace --values values.yaml
+$ helm upgrade hallpass charts/hallpass --namespace hallpass-system --values values.yaml      # brings CRDs and admission policies up to date
+$ helm uninstall hallpass --namespace hallpass-system                                         # first ends all that is lent
+```
+
+[Step by step](../../README.md#install-it-beside-your-own-keycloak), [in full](../../docs/configuration.md#the-charts-values),
+[uninstalling](../../docs/configuration.md#uninstalling).
+
+## Values
+
+At least one realm is needed. What the chart does not know it refuses. (This part is made from `values.yaml`.)
+";
+
+/// The chart's README: each block of `values.yaml`, below the names of its values.
+fn readme() -> String {
+    let values = read("charts/hallpass/values.yaml");
+    let mut text = ABOUT.to_owned();
+    for block in values.split("\n\n").skip(1) {
+        let name = |line: &str| line.split_once(':').map(|(name, _)| format!("`{name}`"));
+        let names: Vec<_> =
+            block.lines().filter(|line| line.starts_with(char::is_alphabetic)).filter_map(name).collect();
+        text += &format!("\n### {}\n\n```yaml\n{}\n```\n", names.join(", "), block.trim_end());
+    }
+    text
+}
+
+#[test]
+fn the_charts_readme_is_what_its_values_say() {
+    let file = "charts/hallpass/README.md";
+    if std::env::var_os("HALLPASS_WRITE").is_some() {
+        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), readme()).expect("a file");
+    }
+    assert!(
+        readme() == read(file),
+        "{file} is stale: run  HALLPASS_WRITE=1 cargo test --test chart  and commit what it writes"
+    );
+}

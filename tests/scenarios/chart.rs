@@ -321,8 +321,10 @@ fn the_pods_satisfy_the_restricted_pod_security_standard() {
     assert!(done, "{text}");
     let answers = ["deployment", "uninstall"].map(|file| {
         let file = format!("templates/{file}.yaml");
-        let (_, text) =
-            template(&example("helm-values.yaml"), &["--namespace", &namespace, "--show-only", file.as_str()]);
+        let (_, text) = template(
+            &example("helm-values.yaml"),
+            &["--namespace", &namespace, "--dry-run=server", "--show-only", file.as_str()],
+        );
         let create = |text: &str| kubectl(&["create", "--dry-run=server", "-f", "-"], text);
         (create(&text), create(&text.replace("runAsNonRoot: true", "runAsNonRoot: false")))
     });
@@ -336,12 +338,17 @@ fn the_pods_satisfy_the_restricted_pod_security_standard() {
 #[test]
 fn what_is_lent_is_ended_before_anything_is_uninstalled() {
     let values = example("helm-values.yaml");
-    let hooks = |set: &str| {
-        let (done, text) = template(&values, &["--set", set, "--show-only", "templates/uninstall.yaml"]);
+    let hooks = |set: &str, where_: &str| {
+        let (done, text) = template(&values, &["--set", set, where_, "--show-only", "templates/uninstall.yaml"]);
+        if done {
+            return serde_saphyr::from_multiple::<Value>(&text).expect(&text);
+        }
         // helm calls a file that renders nothing an error.
-        if done { serde_saphyr::from_multiple::<Value>(&text).expect(&text) } else { Vec::new() }
+        assert!(text.contains("could not find template templates/uninstall.yaml"), "{text}");
+        Vec::new()
     };
-    let found = hooks("uninstall.timeout=90s,image.repository=own,image.tag=1");
+    let (cluster, nowhere) = ("--dry-run=server", "--dry-run=client");
+    let found = hooks("uninstall.timeout=90s,image.repository=own,image.tag=1,podLabels.mine=yes", cluster);
     let kinds: Vec<_> = found.iter().map(|hook| hook["kind"].as_str().expect("a kind")).collect();
     assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"]);
     for hook in &found {
@@ -354,10 +361,12 @@ fn what_is_lent_is_ended_before_anything_is_uninstalled() {
     let pod = &found[3]["spec"]["template"];
     assert_eq!(pod["spec"]["containers"][0]["args"], json!(["drain", "--timeout", "90s"]));
     assert_eq!(pod["spec"]["containers"][0]["image"], "own:1");
+    assert_eq!(pod["metadata"]["labels"]["mine"], "yes");
     assert_ne!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "hallpass", "it would count as the operator's");
     for nobody in ["uninstall.drain=false", "replicas=0"] {
-        assert!(hooks(nobody).is_empty(), "{nobody}");
+        assert!(hooks(nobody, cluster).is_empty(), "{nobody}");
     }
+    assert!(hooks("replicas=1", nowhere).is_empty(), "applied as it is, it would drain at once");
 }
 
 #[tokio::test]

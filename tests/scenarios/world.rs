@@ -290,21 +290,28 @@ impl World {
 
     async fn stored_epoch(&self) -> BTreeMap<String, String> {
         let api: Api<ConfigMap> = Api::namespaced(self.admin.clone(), "hallpass-system");
-        api.get("hallpass-trust").await.expect("the operator has started").data.unwrap_or_default()
+        api.get_opt("hallpass-trust").await.expect("an answer").and_then(|stored| stored.data).unwrap_or_default()
     }
 
     /// Waits until another epoch has begun and the operator is ready. What is created in the second in which an epoch
     /// begins may be older than it, and is refused: waits for the next second, too.
     pub async fn another_epoch(&self, than: Option<&String>) {
         self.until("another trust epoch", async || {
-            let (epoch, stored) = (self.epoch().await, self.stored_epoch().await);
-            let since = stored.get("since").and_then(|since| since.parse::<Timestamp>().ok());
+            let epoch = self.epoch().await;
             epoch.is_some()
                 && epoch.as_ref() != than
-                && since.is_some_and(|since| Timestamp::now().as_second() > since.as_second() + 1)
+                && self.epoch_has_begun().await
                 && self.stack.ask_operator("/readyz").await.unwrap().0 == 200
         })
         .await;
+    }
+
+    /// Whether there is a trust epoch that began before this second.
+    pub async fn epoch_has_begun(&self) -> bool {
+        let stored = self.stored_epoch().await;
+        let since = stored.get("since").and_then(|since| since.parse::<Timestamp>().ok());
+        let begun = since.is_some_and(|since| Timestamp::now().as_second() > since.as_second() + 1);
+        begun && stored.get("epoch").is_some_and(|epoch| !epoch.is_empty())
     }
 
     /// The words of the Events about this request, for this reason.
