@@ -279,3 +279,21 @@ func TestKernelSettingsAreNotedOnce(t *testing.T) {
 		t.Error("kernel/panic is not noted")
 	}
 }
+
+func TestUpIsAskedForOneThing(t *testing.T) {
+	for args, want := range map[string]wanted{
+		"":                    {operator: true},
+		"--no-operator":       {},
+		"--node":              {node: true},
+		"--context kind-kind": {operator: true, context: "kind-kind"},
+	} {
+		if got, err := parseUp(strings.Fields(args)); err != nil || got != want {
+			t.Errorf("%q: %+v %v", args, got, err)
+		}
+	}
+	for _, bad := range [][]string{{"--context"}, {"--context", ""}, {"--node", "--no-operator"}, {"--nodes"}} {
+		if got, err := parseUp(bad); err == nil {
+			t.Errorf("%q was taken: %+v", bad, got)
+		}
+	}
+}

@@ -41,8 +41,14 @@ pub async fn drain(client: &Client, patience: Duration) -> Result<(), String> {
     };
     loop {
         let problem = match look(client, &mut say).await {
-            Ok(None) => return Ok(say("nothing to drain: there are no AccessRequests in this cluster".into())),
-            Ok(Some(open)) if open.is_empty() => return Ok(say("no request is open".into())),
+            Ok(None) => {
+                say("nothing to drain: there are no AccessRequests in this cluster".into());
+                return Ok(());
+            }
+            Ok(Some(open)) if open.is_empty() => {
+                say("no request is open".into());
+                return Ok(());
+            }
             Ok(Some(open)) => {
                 say(format!("waiting: {} still open", in_words(open.len())));
                 still_open(&open, patience)

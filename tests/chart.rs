@@ -130,14 +130,13 @@ At least one realm is needed. What the chart does not know it refuses. (This par
 /// The chart's README: each block of `values.yaml`, below the names of its values.
 fn readme() -> String {
     let values = read("charts/hallpass/values.yaml");
-    let mut text = ABOUT.to_owned();
-    for block in values.split("\n\n").skip(1) {
-        let name = |line: &str| line.split_once(':').map(|(name, _)| format!("`{name}`"));
+    let name = |line: &str| line.split_once(':').map(|(name, _)| format!("`{name}`"));
+    let sections = values.split("\n\n").skip(1).map(|block| {
         let names: Vec<_> =
             block.lines().filter(|line| line.starts_with(char::is_alphabetic)).filter_map(name).collect();
-        text += &format!("\n### {}\n\n```yaml\n{}\n```\n", names.join(", "), block.trim_end());
-    }
-    text
+        format!("\n### {}\n\n```yaml\n{}\n```\n", names.join(", "), block.trim_end())
+    });
+    [ABOUT.to_owned()].into_iter().chain(sections).collect()
 }
 
 #[test]

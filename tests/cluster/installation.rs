@@ -23,7 +23,7 @@ const NAMESPACE: &str = "hallpass-system";
 /// The chapter of the README.
 const CHAPTER: &str = "## Install it beside your own Keycloak";
 /// How long a command may take.
-const COMMAND: Duration = Duration::from_secs(120);
+const COMMAND: Duration = Duration::from_mins(2);
 
 /// A cluster in which Hallpass is not installed yet, or is.
 pub struct Installation {
@@ -55,16 +55,16 @@ pub fn blocks(text: &str, language: &str) -> Vec<String> {
 
 /// The commands of a block, and what they say.
 pub fn console(block: &str) -> (String, Vec<String>) {
-    let (mut commands, mut said, mut goes_on) = (String::new(), Vec::new(), false);
+    let (mut commands, mut said, mut goes_on) = (Vec::new(), Vec::new(), false);
     for line in block.lines() {
         match line.strip_prefix("$ ") {
-            Some(command) => commands += &format!("{command}\n"),
-            None if goes_on => commands += &format!("{line}\n"),
+            Some(command) => commands.push(command),
+            None if goes_on => commands.push(line),
             None => said.push(line.to_owned()),
         }
         goes_on = line.ends_with('\\');
     }
-    (commands, said)
+    (commands.join("\n"), said)
 }
 
 impl Installation {

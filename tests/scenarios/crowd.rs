@@ -1,6 +1,6 @@
 //! Many people at once, each with a request. They are made in one call, and need not sign in.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, env, time::Duration};
 
 use futures::{StreamExt, stream};
 use hallpass::api::{AccessRequest, Phase};
@@ -21,6 +21,11 @@ pub struct Crowd {
     start: String,
     /// Their ids in Keycloak.
     pub ids: Vec<String>,
+}
+
+/// How many there are in a scenario: `HALLPASS_GRANTS`, or so many.
+pub fn size_or(usual: usize) -> usize {
+    env::var("HALLPASS_GRANTS").map_or(usual, |text| text.parse().expect("a number"))
 }
 
 impl Crowd {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,7 @@ use kube::{
 };
 
 use crate::{
-    crowd::{Crowd, comes, from_now, holders, in_phase, requests},
+    crowd::{Crowd, comes, from_now, holders, in_phase, requests, size_or},
     gate::Mode,
     keycloak_admin::Admin,
     realms::{self, GATED},
@@ -58,7 +57,7 @@ async fn lags(keycloak: &Admin, crowd: &Crowd, end: Timestamp) -> [Vec<Duration>
 #[tokio::test]
 async fn many_that_end_in_the_same_second_are_gone_soon() {
     // given
-    let grants = env::var("HALLPASS_GRANTS").map_or(GRANTS, |text| text.parse().expect("a number"));
+    let grants = size_or(GRANTS);
     let w = World::new().await;
     let role = w.keycloak.realm_role("admin").await;
     let policy = w.policy("oncall").realm_role("admin", &role.name).everybody().automatic().ready().await;
