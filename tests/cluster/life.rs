@@ -115,7 +115,7 @@ async fn it_is_not_uninstalled_while_something_could_be_left_behind() {
     assert_eq!(c.left().await, before);
     assert!(c.keycloak.has(&alice.user, &role).await);
     // when mending takes an upgrade
-    c.types("helm rollback hallpass --namespace hallpass-system").await;
+    c.types("helm rollback hallpass 1 --namespace hallpass-system").await;
     c.types(
         "helm upgrade hallpass charts/hallpass --namespace hallpass-system --reuse-values --set uninstall.timeout=60s",
     )
