@@ -115,18 +115,22 @@ func (s *stack) upNode(d *nodeDistribution) (string, error) {
 	if _, err := s.loadImage(d, pauseImage+"="+d.program("pause")); err != nil {
 		return "", err
 	}
+	var since time.Time
 	for _, p := range s.nodePrograms(d) {
-		if _, err := s.start(p); err != nil {
+		started, err := s.start(p)
+		if err != nil {
 			return "", err
+		}
+		if started && p.name == kubelet {
+			since = time.Now()
 		}
 	}
 	api, err := s.asAdmin()
 	if err != nil {
 		return "", err
 	}
-	begin := time.Now()
 	return nodeName + " is ready", s.waitFor([]string{kubelet, containerd, scheduler, kubeProxy, apiServer}, time.Minute, func() error {
-		return api.nodeReady(begin)
+		return api.nodeReady(since)
 	})
 }
 
@@ -140,7 +144,7 @@ func (s *stack) upContainerd(d *nodeDistribution) error {
 	return s.waitFor([]string{containerd}, 30*time.Second, func() error { return s.ctr(d, "version") })
 }
 
-// nodeReady is content with a node whose kubelet has said so since: for some seconds after a start the API tells of the time before.
+// nodeReady is content with a node whose kubelet has said so since it was started: for some seconds the API tells of the time before.
 func (p *peer) nodeReady(since time.Time) error {
 	var node struct {
 		Status struct {
