@@ -110,7 +110,8 @@ async fn suspend_all(client: &Client, say: &mut impl FnMut(String)) -> Result<()
 /// What the API server answered, or `None` if there is no such thing: also where the CRD is gone, and with it all of its objects.
 fn present<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
     match answer {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        // Where the CRD is gone the answer is a text, without a reason.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         answer => answer.map(Some),
     }
 }

@@ -61,6 +61,15 @@ fn template(values: &str, arguments: &[&str]) -> (bool, String) {
     run("helm", &stack()["kubeconfig"], &all, values)
 }
 
+/// One file of the chart, rendered as helm does it where Hallpass is installed: `lookup` finds what is in the cluster.
+fn in_the_cluster(file: &str, values: &str, set: &str) -> (bool, String) {
+    let chart = project("charts/hallpass");
+    let chart = chart.to_str().expect("UTF-8");
+    let release = ["template", "hallpass", chart, "--namespace", "hallpass-system", "--dry-run=server"];
+    let all = [&release[..], &["--show-only", file, "--set", set, "--values", "-"]].concat();
+    run("helm", &stack()["kubeconfig"], &all, values)
+}
+
 fn example(file: &str) -> String {
     fs::read_to_string(project("examples").join(file)).expect(file)
 }
@@ -321,10 +330,9 @@ fn the_pods_satisfy_the_restricted_pod_security_standard() {
     assert!(done, "{text}");
     let answers = ["deployment", "uninstall"].map(|file| {
         let file = format!("templates/{file}.yaml");
-        let (_, text) = template(
-            &example("helm-values.yaml"),
-            &["--namespace", &namespace, "--dry-run=server", "--show-only", file.as_str()],
-        );
+        let (done, text) = in_the_cluster(&file, &example("helm-values.yaml"), "replicas=1");
+        assert!(done, "{text}");
+        let text = text.replace("namespace: hallpass-system", &format!("namespace: {namespace}"));
         let create = |text: &str| kubectl(&["create", "--dry-run=server", "-f", "-"], text);
         (create(&text), create(&text.replace("runAsNonRoot: true", "runAsNonRoot: false")))
     });
@@ -338,17 +346,17 @@ fn the_pods_satisfy_the_restricted_pod_security_standard() {
 #[test]
 fn what_is_lent_is_ended_before_anything_is_uninstalled() {
     let values = example("helm-values.yaml");
-    let hooks = |set: &str, where_: &str| {
-        let (done, text) = template(&values, &["--set", set, where_, "--show-only", "templates/uninstall.yaml"]);
+    let file = "templates/uninstall.yaml";
+    let hooks = |set: &str| {
+        let (done, text) = in_the_cluster(file, &values, set);
         if done {
             return serde_saphyr::from_multiple::<Value>(&text).expect(&text);
         }
         // helm calls a file that renders nothing an error.
-        assert!(text.contains("could not find template templates/uninstall.yaml"), "{text}");
+        assert!(text.contains(&format!("could not find template {file}")), "{text}");
         Vec::new()
     };
-    let (cluster, nowhere) = ("--dry-run=server", "--dry-run=client");
-    let found = hooks("uninstall.timeout=90s,image.repository=own,image.tag=1,podLabels.mine=yes", cluster);
+    let found = hooks("uninstall.timeout=90s,image.repository=own,image.tag=v1,podLabels.mine=yes");
     let kinds: Vec<_> = found.iter().map(|hook| hook["kind"].as_str().expect("a kind")).collect();
     assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"]);
     for hook in &found {
@@ -360,13 +368,14 @@ fn what_is_lent_is_ended_before_anything_is_uninstalled() {
     }
     let pod = &found[3]["spec"]["template"];
     assert_eq!(pod["spec"]["containers"][0]["args"], json!(["drain", "--timeout", "90s"]));
-    assert_eq!(pod["spec"]["containers"][0]["image"], "own:1");
+    assert_eq!(pod["spec"]["containers"][0]["image"], "own:v1");
     assert_eq!(pod["metadata"]["labels"]["mine"], "yes");
     assert_ne!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "hallpass", "it would count as the operator's");
     for nobody in ["uninstall.drain=false", "replicas=0"] {
-        assert!(hooks(nobody, cluster).is_empty(), "{nobody}");
+        assert!(hooks(nobody).is_empty(), "{nobody}");
     }
-    assert!(hooks("replicas=1", nowhere).is_empty(), "applied as it is, it would drain at once");
+    let (done, text) = template(&values, &["--show-only", file]);
+    assert!(!done && text.contains("could not find template"), "applied as it is, it would drain at once: {text}");
 }
 
 #[tokio::test]
