@@ -10,6 +10,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use regex::Regex;
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinSet};
 
@@ -71,11 +72,11 @@ impl World {
         let output = File::create(&log).expect("a log");
         let mut config = self.stack.operator.config.clone();
         if let Some(realms) = how.realms {
-            let text = fs::read_to_string(&config)
-                .expect("the configuration")
-                .replace("realm: acme", &format!("realm: {realms}"));
+            let text = fs::read_to_string(&config).expect("the configuration");
+            let called = Regex::new(r"(?m)^  realm: .*$").expect("a regular expression");
+            let text = called.replace_all(&text, format!("  realm: {realms}"));
             config = config.with_file_name(format!("{name}.yaml"));
-            fs::write(&config, text).expect("a configuration");
+            fs::write(&config, text.as_ref()).expect("a configuration");
         }
         let child = Command::new(&self.stack.operator.binary)
             .args(["run", "--config"])
