@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,8 +28,7 @@ func (s *stack) tellDemo() error {
 	if err != nil {
 		return err
 	}
-	probe := peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
-	if err := probe.readyz(); err != nil {
+	if err := s.operatorPeer().readyz(); err != nil {
 		return fmt.Errorf("the operator is not ready; dev/dev up starts it: %w", err)
 	}
 	d := &demo{stack: s, api: api, request: "fix-checkout-" + time.Now().Format("150405")}

@@ -115,13 +115,12 @@ func (s *stack) begin() (*visit, error) {
 			return nil, err
 		}
 	}
-	for _, name := range []string{requestNamespace, operatorNamespace} {
-		err := api.get("/api/v1/namespaces/"+name, nil)
-		if isStatus(err, http.StatusNotFound) {
-			v.Namespaces = append(v.Namespaces, name)
-		} else if err != nil {
-			return nil, err
-		}
+	v.Namespaces = []string{operatorNamespace}
+	err = api.get("/api/v1/namespaces/"+requestNamespace, nil)
+	if isStatus(err, http.StatusNotFound) {
+		v.Namespaces = append(v.Namespaces, requestNamespace)
+	} else if err != nil {
+		return nil, err
 	}
 	return v, errors.Join(removeIfThere(s.path("chart.digest")), saveJSON(s.visitFile(), v))
 }

@@ -106,7 +106,7 @@ func (s *stack) linkNode() (string, error) {
 
 // upNode starts what runs Pods, and waits until the node is ready.
 func (s *stack) upNode(d *nodeDistribution) (string, error) {
-	if err := errors.Join(s.writeNodeConfig(d), saveJSON(s.nodeMark(), d)); err != nil {
+	if err := s.writeNodeConfig(d); err != nil {
 		return "", err
 	}
 	if err := s.upContainerd(d); err != nil {

@@ -94,9 +94,14 @@ func (s *stack) startOperator() error {
 		if err != nil {
 			return "", err
 		}
-		probe := peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
+		probe := s.operatorPeer()
 		return s.operatorURL() + "/readyz", s.waitFor([]string{operator}, time.Minute, probe.leads)
 	})
+}
+
+// operatorPeer asks the operator how it is.
+func (s *stack) operatorPeer() *peer {
+	return &peer{url: s.operatorURL(), http: &http.Client{Timeout: 2 * time.Second}}
 }
 
 // leads is content with an operator that is ready and leads: one that waits is ready, too.

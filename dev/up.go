@@ -86,7 +86,7 @@ func (s *stack) upKubernetes(d *distribution) error {
 }
 
 func (s *stack) nodeUp() error {
-	d, err := s.nodeDistribution()
+	d, err := s.nodeRuns() // noted by linkNode
 	if err != nil {
 		return err
 	}

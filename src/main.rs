@@ -64,7 +64,7 @@ const INCOMPLETE: u8 = 3;
 /// Prints the report of standing access.
 async fn report(Standing { config, output }: Standing) -> ExitCode {
     let made = async {
-        rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+        provide_tls()?;
         let client = Client::try_from(api_server().await?)?;
         let report = standing::report(client, Config::load(&config)?).await?;
         let text = match output {
@@ -88,7 +88,7 @@ async fn report(Standing { config, output }: Standing) -> ExitCode {
 /// Prints what works and what does not.
 async fn look(Check { config, realms_only }: Check) -> ExitCode {
     let looked = async {
-        rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+        provide_tls()?;
         let config = Config::load(&config)?;
         let cluster = async {
             let api_server = api_server().await?;
@@ -120,7 +120,7 @@ async fn look(Check { config, realms_only }: Check) -> ExitCode {
 /// Ends all that is lent.
 async fn empty(Drain { timeout }: Drain) -> ExitCode {
     let drained = async {
-        rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+        provide_tls()?;
         let client = Client::try_from(api_server().await?)?;
         Ok::<_, Box<dyn Error>>(drain::drain(&client, timeout).await?)
     };
@@ -135,8 +135,7 @@ async fn empty(Drain { timeout }: Drain) -> ExitCode {
 
 async fn run(arguments: Run) -> Result<(), Box<dyn Error>> {
     let Run { config, listen, lease_duration, log_format: _ } = arguments;
-    // reqwest is built without a provider of its own, so that there is one TLS stack in the process.
-    rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")?;
+    provide_tls()?;
     let config = Config::load(&config)?;
     let (metrics, leadership) = (Arc::new(Metrics::default()), Leadership::new(lease_duration));
     let mut realms = BTreeMap::new();
@@ -212,6 +211,11 @@ async fn nothing_was_asked(client: &Client) -> bool {
     let requests: Api<PartialObjectMeta<AccessRequest>> = Api::all(client.clone());
     let found = tokio::time::timeout(WHO_AM_I, requests.list(&ListParams::default().limit(1))).await;
     found.is_ok_and(|found| found.is_ok_and(|found| found.items.is_empty()))
+}
+
+/// reqwest is built without a provider of its own, so that there is one TLS stack in the process.
+fn provide_tls() -> Result<(), &'static str> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a TLS provider already")
 }
 
 /// Becomes true when the process is told to stop.
