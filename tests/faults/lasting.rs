@@ -13,7 +13,7 @@ use crate::{
     stage::{Slot, Stage},
 };
 
-/// For so long after the deadline.
+/// For so long after the end.
 const LASTS: SignedDuration = SignedDuration::from_secs(12);
 /// How many calls it may cost. Tries are ever further apart: 0.5, 1, 2, 4, 8 s; each is some calls.
 const MOST: usize = 50;
@@ -63,25 +63,29 @@ async fn one(stage: &Stage, slot: &Slot, kind: &'static str, fault: Fault) -> Re
     let before = |error: String| format!("{name}: {error}");
     let mut life = Life::of_a_newcomer(stage, slot).await;
     let (user, number) = (life.person.user.clone(), life.number);
-    if kind == MAPS {
-        stage.script.lasts(number, kind, fault);
-    }
     let (grant, id) = if kind == LOOKS { ("group", &slot.group.id) } else { ("realm", &slot.realm_role.id) };
-    let request = life.asks(&[grant], "6s", Phase::Expired).await.map_err(before)?;
-    if kind != MAPS {
+    // What is called when it begins, too, goes wrong only when all is given: then its requester ends it.
+    let at_the_end_only = kind == LOOKS || kind == WRITES;
+    let (request, end) = if at_the_end_only {
+        let request = life.asks(&[grant], "10m", Phase::Revoked).await.map_err(before)?;
         life.has_it(&request).await.map_err(before)?;
         stage.script.lasts(number, kind, fault);
-    }
-    let due = |now: &AccessRequest| now.grant().map(|grant| grant.deadline.0);
-    let given = stage.until(&request, "begun", PATIENCE, |now| due(now).is_some()).await.map_err(before)?;
-    let end = due(&given).ok_or("no deadline")? + LASTS;
-    let began = Instant::now();
+        life.is_ended(&request).await.map_err(before)?;
+        (request, Timestamp::now())
+    } else {
+        stage.script.lasts(number, kind, fault);
+        let request = life.asks(&[grant], "6s", Phase::Expired).await.map_err(before)?;
+        let due = |now: &AccessRequest| now.grant().map(|grant| grant.deadline.0);
+        let given = stage.until(&request, "begun", PATIENCE, |now| due(now).is_some()).await.map_err(before)?;
+        (request, due(&given).ok_or("no deadline")?)
+    };
+    let (end, began) = (end + LASTS, Instant::now());
     while Timestamp::now() < end {
         sleep(Duration::from_millis(50)).await;
     }
     let calls = stage.script.calls_of(number);
-    let calls: Vec<&Call> = calls.iter().filter(|call| call.at > began).collect();
     let struck = calls.iter().filter(|call| call.fault.is_some()).count();
+    let calls: Vec<&Call> = calls.iter().filter(|call| call.at > began).collect();
     let said = stage.read(&request).await.and_then(|now| now.status).unwrap_or_default();
     let said: Vec<String> = said.conditions.into_iter().map(|one| format!("{} {}", one.reason, one.message)).collect();
     println!("{name}: {} calls in {:?}, {struck} of them struck; {said:?}", calls.len(), began.elapsed());

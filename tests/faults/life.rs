@@ -303,12 +303,17 @@ impl<'a> Life<'a> {
         let second = self.asks(&["client", "group"], &format!("{}s", SHORT.as_secs()), Phase::Expired).await?;
         let given = self.has_it(&second).await?;
         self.held = given.grant().map(|grant| grant.deadline.0.max(Timestamp::now()));
-        let annotation = json!({"metadata": {"annotations": {format!("{END}{}", unique("e")): self.person.username}}});
-        let api: Api<AccessRequest> = first.api(self.client.clone());
-        let ended = api.patch(&first.name, &PatchParams::default(), &Patch::Merge(&annotation)).await;
-        ended.map_err(|error| format!("{} cannot be ended: {error}", first.name))?;
+        self.is_ended(&first).await?;
         self.stage.until(&first, "final", PATIENCE, is_final).await?;
         self.keeps_what_the_other_has(&second).await
+    }
+
+    /// The requester ends a request before its time.
+    pub async fn is_ended(&self, request: &Request) -> Result<(), String> {
+        let annotation = json!({"metadata": {"annotations": {format!("{END}{}", unique("e")): self.person.username}}});
+        let api: Api<AccessRequest> = request.api(self.client.clone());
+        let ended = api.patch(&request.name, &PatchParams::default(), &Patch::Merge(&annotation)).await;
+        ended.map(drop).map_err(|error| format!("{} cannot be ended: {error}", request.name))
     }
 
     /// While the second lives, its role and group are there, whatever became of the first.
