@@ -50,6 +50,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nothing failed: too many others were on their way.
+    pub const fn is_for_want_of_a_turn(&self) -> bool {
+        matches!(self, Self::WriteStatus(ApiError::NoTurn) | Self::WriteFinalizer(ApiError::NoTurn))
+    }
+
     /// A bounded label for metrics.
     pub const fn category(&self) -> &'static str {
         match self {

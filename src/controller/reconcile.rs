@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Context, KnownPolicy, Others, Settled, Urgency,
-    error::{Error, limited},
+    error::{ApiError, Error, limited},
     fence,
     index::Known,
     lenient, report,
@@ -61,6 +61,12 @@ fn changes_metadata(effects: &[Effect]) -> bool {
     effects.contains(&Effect::AddFinalizer)
 }
 
+/// Whether something was done, and all of it.
+fn is_done(outcomes: &[Outcome]) -> bool {
+    let failed = |outcome: &Outcome| matches!(outcome.result, OutcomeResult::Failed(_));
+    !outcomes.is_empty() && !outcomes.iter().any(failed)
+}
+
 impl Context {
     /// Brings a request as far as it gets now.
     pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
@@ -99,9 +105,14 @@ impl Context {
             let policy = self.known_policy(&object);
             let held_up = step + 1 == MAX_STEPS || refused.is_some_and(|since| since.elapsed() > HELD_UP);
             let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
-            let step = match Box::pin(self.step(&believed, &object, std::mem::take(&mut outcomes), held_up)).await {
+            let step = match Box::pin(self.step(&believed, &object, outcomes.clone(), held_up)).await {
+                // What is done is not lost for want of a turn: all who wait would do it once more. What failed is tried again.
+                Err(Error::WriteStatus(ApiError::NoTurn)) if is_done(&outcomes) => continue,
                 // Its own end is decided on at once; another's needs what is locked here.
-                Err(Error::FallsDue) if own_end().is_some_and(|left| left.is_zero()) => continue,
+                Err(Error::FallsDue) if own_end().is_some_and(|left| left.is_zero()) => {
+                    outcomes.clear();
+                    continue;
+                }
                 Err(Error::FallsDue) => return Ok(Wait(Some(GIVES_WAY))),
                 // What is there now under its name is looked at by itself.
                 Err(Error::Gone) => {
@@ -111,6 +122,7 @@ impl Context {
                 step => step?,
             };
             let Some(step) = step else {
+                outcomes.clear();
                 refused.get_or_insert_with(Instant::now);
                 continue;
             };
@@ -328,12 +340,15 @@ impl Context {
         Others { metadata, policy: self.known_policy(object) }
     }
 
-    /// A look has failed: how long to wait until the next one, and at most until what falls due.
-    pub fn pause(&self, object: &AccessRequest, due: Option<Duration>) -> Duration {
+    /// A look has failed: how long to wait until the next one, and at most until what falls due. Who got no turn has waited
+    /// for it, and has burdened nobody: its pauses do not grow, or what ends together with many ends long after them.
+    pub fn pause(&self, object: &AccessRequest, error: &Error, due: Option<Duration>) -> Duration {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let wait = self.retry_after(uid);
+        let wait = if error.is_for_want_of_a_turn() { FIRST_WAIT } else { self.retry_after(uid) };
         let wait = due.map_or(wait, |due| wait.min(due));
-        self.memory().entry(uid.to_owned()).or_default().not_before = Some(Instant::now() + wait);
+        let mut memory = self.memory();
+        let memory = memory.entry(uid.to_owned()).or_default();
+        (memory.settled, memory.not_before) = (None, Some(Instant::now() + wait));
         wait
     }
 

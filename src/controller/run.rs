@@ -346,7 +346,7 @@ fn request_failed(request: &Arc<AccessRequest>, error: &Error, context: &Context
     // Whatever failed, what falls due is looked at in time.
     let request = context.index.newest(request).trusted.unwrap_or_else(|| request.clone());
     let due = Request::parse(&request).deadline().map(|deadline| context.until(&request, deadline));
-    let wait = context.pause(&request, due.filter(|due| !due.is_zero()));
+    let wait = context.pause(&request, error, due.filter(|due| !due.is_zero()));
     failed("request", request.as_ref(), error, wait)
 }
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::OptionFuture;
 use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
@@ -45,7 +46,7 @@ pub(super) enum Time {
     PerRead,
     /// All that a write needs, reads included, ends here: after it nothing of ours is on its way any more.
     Until(Instant),
-    /// The same for what takes something away: it has places of its own, and waits behind nothing else.
+    /// The same for what takes something away: it has its place already, see [`Client::unmap`](super::Client::unmap).
     Removing(Instant),
     /// The same for what may take long and gives nothing: it has places of its own, so that nothing waits behind it.
     Slowly(Instant),
@@ -105,7 +106,7 @@ impl Transport {
         Time::Until(Instant::now() + self.limits.write)
     }
 
-    /// The same, for a removal.
+    /// The same, for a removal that has its place.
     pub(super) fn removal_deadline(&self) -> Time {
         Time::Removing(Instant::now() + self.limits.write)
     }
@@ -197,11 +198,11 @@ impl Transport {
     async fn answer(&self, request: &Request, time: Time, deadline: Instant) -> Result<Vec<u8>, Error> {
         self.admit(deadline).await?;
         let permits = match time {
-            Time::PerRead | Time::Until(_) => &self.permits,
-            Time::Removing(_) => &self.removal_permits,
-            Time::Slowly(_) => &self.slow_permits,
+            Time::PerRead | Time::Until(_) => Some(&self.permits),
+            Time::Slowly(_) => Some(&self.slow_permits),
+            Time::Removing(_) => None,
         };
-        let permit = timeout_at(deadline, permits.acquire()).await;
+        let permit = timeout_at(deadline, OptionFuture::from(permits.map(Semaphore::acquire))).await;
         let _permit = permit.map_err(|_| request.error(Kind::NotSent, "no time left: every connection was busy"))?;
         // Those who had the connections may have found out meanwhile that nobody answers.
         self.admit(deadline).await?;

@@ -7,8 +7,11 @@
 //! * Concurrent writes of one mapping: some get 400 although it is there afterwards.
 //! * A DELETE of a group whose *child* the user is in answers 204, writes an event and changes nothing.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::{
     Client, Error, Kind, Write,
@@ -17,6 +20,10 @@ use super::{
     targets::RoleRep,
     types::{Removal, Target},
 };
+
+/// So long a removal waits for its place, before its time begins. If the wait were part of that, the last of a thousand that are
+/// due at once would have none left, and would have to queue again and again.
+const LONGEST_QUEUE: Duration = Duration::from_secs(30);
 
 const MAP: Endpoint = Endpoint { label: "map", right: "manage-users (or may not map this role)" };
 const UNMAP: Endpoint = Endpoint { label: "unmap", right: "manage-users (or may not map this role)" };
@@ -70,8 +77,14 @@ impl Client {
     /// error, to be tried again. `realm_id` is the id of the realm in which the mapping was made: something that is
     /// missing proves nothing unless that very realm answers.
     pub async fn unmap(&self, user: &str, target: &Target, realm_id: &str) -> Result<Removal, Error> {
-        let mapping = Mapping { client: self, user, target, time: self.0.removal_deadline() };
-        mapping.take_away(realm_id).await.map_err(|error| error.during(|| format!("take {target} from user {user:?}")))
+        let removed = async {
+            let busy = || Error::new(Kind::NotSent, UNMAP.label, "every place for a removal was busy");
+            let place = timeout(LONGEST_QUEUE, self.0.removal_permits.acquire()).await;
+            let _place = place.ok().and_then(Result::ok).ok_or_else(busy)?;
+            let mapping = Mapping { client: self, user, target, time: self.0.removal_deadline() };
+            mapping.take_away(realm_id).await
+        };
+        removed.await.map_err(|error| error.during(|| format!("take {target} from user {user:?}")))
     }
 }
 

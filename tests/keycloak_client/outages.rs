@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use hallpass::keycloak::{Client, Error, Kind, Target};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -107,6 +108,18 @@ async fn a_removal_does_not_queue_behind_reads_that_take_long() {
     client.unmap("u1", &role(), REALM_ID).await.expect("gone");
     assert!(reads.iter().all(|read| !read.is_finished()), "it was sent before any of them was answered");
     reads.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn the_last_of_many_removals_has_as_much_time_as_the_first() {
+    let peer = Peer::start().await;
+    peer.always("DELETE", ROLE_PATH, answer(204).set_delay(Duration::from_millis(700))).await;
+    let client = limited(&peer.realm(), Duration::from_secs(2));
+    // Five rounds: more time than one has.
+    let role = role();
+    let removals = (0..40).map(|_| client.unmap("u1", &role, REALM_ID));
+    let refused: Vec<_> = join_all(removals).await.into_iter().filter_map(Result::err).collect();
+    assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[tokio::test]

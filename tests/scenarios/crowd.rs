@@ -1,13 +1,21 @@
 //! Many people at once, each with a request. They are made in one call, and need not sign in.
 
-use std::{collections::BTreeSet, env, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    env,
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use hallpass::api::{AccessRequest, Phase};
 use jiff::Timestamp;
-use kube::api::ListParams;
+use kube::{
+    api::ListParams,
+    runtime::{WatchStreamExt, watcher, watcher::Event},
+};
 use reqwest::Method;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{
     keycloak_admin::{Admin, Role, unique},
@@ -70,9 +78,9 @@ impl Crowd {
 
     /// Waits until all have it, which must be before the first loses it.
     pub async fn have_it(&self, w: &World, end: Timestamp) {
-        let all = async || in_phase(w, Phase::Active).await == self.ids.len();
-        w.until_within(self.patience(), "all are active", async || all().await || Timestamp::now() >= end).await;
-        assert!(Timestamp::now() < end, "the machine is too slow: not all were active before the end");
+        let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+        let all = are_in_phase(w, Phase::Active, self.ids.len(), left.min(self.patience())).await;
+        all.unwrap_or_else(|how| panic!("not all were active before the end: {how}"));
     }
 
     /// Takes them out of Keycloak.
@@ -88,9 +96,25 @@ pub async fn requests(w: &World) -> Vec<AccessRequest> {
     w.requests().list(&ListParams::default()).await.expect("requests").items
 }
 
-/// How many of the world's requests are in this phase.
-pub async fn in_phase(w: &World, phase: Phase) -> usize {
-    requests(w).await.iter().filter(|request| request.phase() == Some(phase)).count()
+/// Waits until so many of the world's requests are in this phase. It watches: who lists a thousand of them again and again
+/// slows down what is measured.
+pub async fn are_in_phase(w: &World, phase: Phase, size: usize, patience: Duration) -> Result<(), String> {
+    let mut there = HashSet::new();
+    let mut events = watcher(w.requests(), watcher::Config::default()).default_backoff().boxed();
+    let watching = async {
+        while there.len() < size {
+            match events.next().await {
+                Some(Ok(Event::InitApply(request) | Event::Apply(request))) => {
+                    let uid = request.metadata.uid.clone().expect("a UID");
+                    if request.phase() == Some(phase) { there.insert(uid) } else { there.remove(&uid) };
+                }
+                Some(Ok(Event::Init | Event::InitDone | Event::Delete(_)) | Err(_)) => {}
+                None => return,
+            }
+        }
+    };
+    let _ = timeout(patience, watching).await;
+    if there.len() < size { Err(format!("{} of {size} are {phase:?} after {patience:?}", there.len())) } else { Ok(()) }
 }
 
 /// Ids of those who have the role directly.

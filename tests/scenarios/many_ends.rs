@@ -14,7 +14,7 @@ use kube::{
 };
 
 use crate::{
-    crowd::{Crowd, comes, from_now, holders, in_phase, requests, size_or},
+    crowd::{Crowd, are_in_phase, comes, from_now, holders, requests, size_or},
     gate::Mode,
     keycloak_admin::Admin,
     realms::{self, GATED},
@@ -69,7 +69,7 @@ async fn many_that_end_in_the_same_second_are_gone_soon() {
     // when
     comes(end).await;
     // then
-    w.until_within(crowd.patience(), "all are expired", async || in_phase(&w, Phase::Expired).await == grants).await;
+    are_in_phase(&w, Phase::Expired, grants, crowd.patience()).await.unwrap();
     let [first, last] = lags(&w.keycloak, &crowd, end).await;
     assert_eq!(first.len(), grants, "each was removed");
     let [late, repeated] = [&first, &last].map(|lags| lags[(grants * 99 / 100).min(grants - 1)]);
@@ -113,13 +113,14 @@ async fn many_that_end_while_keycloak_is_slow_are_gone_as_soon_as_its_answers_al
     let _turn = realms::gated().await;
     let gate = &realms::ready().await.gate;
     let gated = Admin::of_realm(GATED);
+    let grants = size_or(SLOW_GRANTS);
     let role = gated.realm_role("admin").await;
     let policy = w.policy("there").realm(GATED).realm_role("admin", &role.name).everybody().automatic().ready().await;
-    let crowd = Crowd::of(&gated, SLOW_GRANTS).await;
+    let crowd = Crowd::of(&gated, grants).await;
     let end = from_now(crowd.patience());
     crowd.ask(&w, &policy, |_| end).await;
     crowd.have_it(&w, end).await;
-    assert_eq!(holders(&gated, &role).await.len(), SLOW_GRANTS);
+    assert_eq!(holders(&gated, &role).await.len(), grants);
     let now = w.requests().list_metadata(&ListParams::default()).await.unwrap();
     let told = tokio::spawn({
         let w = w.clone();
@@ -130,16 +131,13 @@ async fn many_that_end_while_keycloak_is_slow_are_gone_as_soon_as_its_answers_al
     comes(end).await;
     // then: one call each, and as much again for a busy machine
     let limit = DELAY * crowd.size() / AT_ONCE * 2 + Duration::from_secs(5);
-    w.until_within(limit + crowd.patience(), "all are expired", async || {
-        in_phase(&w, Phase::Expired).await == SLOW_GRANTS
-    })
-    .await;
+    are_in_phase(&w, Phase::Expired, grants, limit + crowd.patience()).await.unwrap();
     gate.is(Mode::Open);
     let [_, lags] = lags(&gated, &crowd, end).await;
-    assert_eq!(lags.len(), SLOW_GRANTS, "each was removed");
+    assert_eq!(lags.len(), grants, "each was removed");
     println!("removed from a slow Keycloak for the last time after the deadline: {lags:?}");
-    assert!(lags[SLOW_GRANTS - 1] < limit, "{lags:?}");
-    assert!(lags[SLOW_GRANTS - 1] > DELAY, "it was slow: {lags:?}");
+    assert!(lags[grants - 1] < limit, "{lags:?}");
+    assert!(lags[grants - 1] > DELAY, "it was slow: {lags:?}");
     assert!(holders(&gated, &role).await.is_empty(), "nobody has it");
     // and each said so in order
     for (name, told) in told.await.expect("told") {
