@@ -12,6 +12,9 @@ pub enum Error {
     /// The status could not be written.
     #[error("cannot write the status")]
     WriteStatus(#[source] ApiError),
+    /// The status could not be written, and what is due could not be taken away without it.
+    #[error("cannot take away what is due, and cannot write the status")]
+    NotRemoved(#[source] ApiError),
     /// The finalizer could not be put on or taken off.
     #[error("cannot write the finalizer")]
     WriteFinalizer(#[source] ApiError),
@@ -59,6 +62,7 @@ impl Error {
     pub const fn category(&self) -> &'static str {
         match self {
             Self::WriteStatus(_) => "write_status",
+            Self::NotRemoved(_) => "not_removed",
             Self::WriteFinalizer(_) => "write_finalizer",
             Self::ReadRequest(_) => "read_request",
             Self::FallsDue => "falls_due",

@@ -34,6 +34,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// For so long, and no longer, a removal that is due waits for what somebody else writes all the time.
 const HELD_UP: Duration = Duration::from_secs(2);
 
+/// For so long, and no longer, a turn is waited for with what is done in hand: a process that stops waits for it.
+const KEPT: Duration = Duration::from_secs(10);
+
 /// How long a request leaves the way to another of the same person that falls due.
 const GIVES_WAY: Duration = Duration::from_millis(500);
 
@@ -85,7 +88,7 @@ impl Context {
 
     /// Step by step, until there is nothing to do now.
     async fn take_steps(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
-        let (mut outcomes, mut refused) = (Vec::new(), None::<Instant>);
+        let (mut outcomes, mut done_at, mut refused) = (Vec::new(), None::<Instant>, None::<Instant>);
         for step in 0..MAX_STEPS {
             let known = self.index.newest(request);
             self.tell_of_a_forged_status(&known);
@@ -107,7 +110,11 @@ impl Context {
             let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
             let step = match Box::pin(self.step(&believed, &object, outcomes.clone(), held_up)).await {
                 // What is done is not lost for want of a turn: all who wait would do it once more. What failed is tried again.
-                Err(Error::WriteStatus(ApiError::NoTurn)) if is_done(&outcomes) => continue,
+                Err(Error::WriteStatus(ApiError::NoTurn))
+                    if is_done(&outcomes) && done_at.is_some_and(|done| done.elapsed() < KEPT) =>
+                {
+                    continue;
+                }
                 // Its own end is decided on at once; another's needs what is locked here.
                 Err(Error::FallsDue) if own_end().is_some_and(|left| left.is_zero()) => {
                     outcomes.clear();
@@ -130,6 +137,7 @@ impl Context {
             outcomes = came_out;
             drop(alone);
             outcomes.extend(Box::pin(self.end_sessions(&recorded, &decision.effects)).await);
+            done_at = Some(Instant::now());
             if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
                 return Ok(self.wait(&recorded, policy, decision.next));
             }
@@ -198,13 +206,13 @@ impl Context {
                     // What cannot be read, is gone, or is written by others all the time keeps nothing from going that is due.
                     let there = self.read_again(object).await;
                     if held_up || !matches!(there, Ok(true)) {
-                        self.remove_all_the_same(object, removals).await;
+                        let _ = self.remove_all_the_same(object, removals).await;
                     }
                     return if there? { Ok(None) } else { Err(Error::Gone) };
                 }
                 Err(error) => {
-                    self.remove_all_the_same(object, removals).await;
-                    return Err(Error::WriteStatus(error));
+                    let gone = self.remove_all_the_same(object, removals).await;
+                    return Err(if gone { Error::WriteStatus(error) } else { Error::NotRemoved(error) });
                 }
             }
         }
@@ -256,11 +264,11 @@ impl Context {
 
     /// What is due goes even if Kubernetes cannot be written: removing never waits, giving always does. The status follows
     /// when it can, after the removal was repeated. Until then what is proved gone is left alone: somebody else may lead, and
-    /// whoever has it then may have it from them.
-    async fn remove_all_the_same(&self, object: &AccessRequest, removals: Vec<Effect>) {
+    /// whoever has it then may have it from them. Says whether all of it went.
+    async fn remove_all_the_same(&self, object: &AccessRequest, removals: Vec<Effect>) -> bool {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         if removals.is_empty() {
-            return;
+            return true;
         }
         match self.enact(object, &removals).await {
             Ok(outcomes) => {
@@ -270,8 +278,12 @@ impl Context {
                     ?outcomes,
                     "taking away although the status cannot be written"
                 );
+                is_done(&outcomes)
             }
-            Err(error) => tracing::warn!(request = object.name_any(), error = error.chain(), "cannot remove"),
+            Err(error) => {
+                tracing::warn!(request = object.name_any(), error = error.chain(), "cannot remove");
+                false
+            }
         }
     }
 
@@ -340,11 +352,12 @@ impl Context {
         Others { metadata, policy: self.known_policy(object) }
     }
 
-    /// A look has failed: how long to wait until the next one, and at most until what falls due. Who got no turn has waited
-    /// for it, and has burdened nobody: its pauses do not grow, or what ends together with many ends long after them.
+    /// A look has failed: how long to wait until the next one, and at most until what falls due. The pauses of what ends do not
+    /// grow for want of a turn: it has waited for that, and would end long after those with which it fell due.
     pub fn pause(&self, object: &AccessRequest, error: &Error, due: Option<Duration>) -> Duration {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let wait = if error.is_for_want_of_a_turn() { FIRST_WAIT } else { self.retry_after(uid) };
+        let ends = || domain::is_ending(&Request::parse(object), Timestamp::now());
+        let wait = if error.is_for_want_of_a_turn() && ends() { FIRST_WAIT } else { self.retry_after(uid) };
         let wait = due.map_or(wait, |due| wait.min(due));
         let mut memory = self.memory();
         let memory = memory.entry(uid.to_owned()).or_default();

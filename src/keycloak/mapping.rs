@@ -21,9 +21,9 @@ use super::{
     types::{Removal, Target},
 };
 
-/// So long a removal waits for its place, before its time begins. If the wait were part of that, the last of a thousand that are
-/// due at once would have none left, and would have to queue again and again.
-const LONGEST_QUEUE: Duration = Duration::from_secs(30);
+/// So long a removal waits for its place, before its time begins. If the wait were part of that, most of a thousand that are due
+/// at once would have none left, and would have to queue again and again.
+const LONGEST_QUEUE: Duration = Duration::from_secs(10);
 
 const MAP: Endpoint = Endpoint { label: "map", right: "manage-users (or may not map this role)" };
 const UNMAP: Endpoint = Endpoint { label: "unmap", right: "manage-users (or may not map this role)" };

@@ -6,11 +6,11 @@ use std::{
 };
 
 use futures::StreamExt;
-use hallpass::api::{AccessRequest, Phase};
+use hallpass::api::Phase;
 use jiff::Timestamp;
 use kube::{
     ResourceExt,
-    api::{ListParams, WatchEvent, WatchParams},
+    runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 
 use crate::{
@@ -86,15 +86,12 @@ async fn many_that_end_in_the_same_second_are_gone_soon() {
 }
 
 /// What each of the world's requests says from now on until its end: phase and reason, without repetitions.
-async fn told(w: &World, from: String) -> BTreeMap<String, Vec<(Phase, String)>> {
+async fn told(w: &World) -> BTreeMap<String, Vec<(Phase, String)>> {
     let mut told: BTreeMap<String, Vec<(Phase, String)>> = BTreeMap::new();
     let mut open = requests(w).await.len();
-    let watch = w.requests().watch(&WatchParams::default(), &from).await.expect("a watch");
-    let mut watch = watch.boxed();
+    let mut watch = watcher(w.requests(), watcher::Config::default()).default_backoff().boxed();
     while open > 0 {
-        let event = watch.next().await.expect("the watch goes on").expect("an event");
-        let (WatchEvent::Added(request) | WatchEvent::Modified(request)) = event else { continue };
-        let request: AccessRequest = request;
+        let Ok(Event::Apply(request)) = watch.next().await.expect("the watch goes on") else { continue };
         let Some(phase) = request.phase() else { continue };
         let reason = condition(request.status.as_ref().expect("a status"), "Ready").reason;
         let words = told.entry(request.name_any()).or_default();
@@ -121,10 +118,9 @@ async fn many_that_end_while_keycloak_is_slow_are_gone_as_soon_as_its_answers_al
     crowd.ask(&w, &policy, |_| end).await;
     crowd.have_it(&w, end).await;
     assert_eq!(holders(&gated, &role).await.len(), grants);
-    let now = w.requests().list_metadata(&ListParams::default()).await.unwrap();
     let told = tokio::spawn({
         let w = w.clone();
-        async move { told(&w, now.metadata.resource_version.expect("a version")).await }
+        async move { told(&w).await }
     });
     // when
     gate.is(Mode::Slow(DELAY));
