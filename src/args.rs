@@ -28,6 +28,11 @@ pub enum Command {
     Check(Check),
     /// Read, and change nothing.
     Report(Report),
+    /// Prepare a Keycloak realm: the operator's client, with the rights that it needs and no others.
+    ///
+    /// Without --administrator it only says what will be there. With it, it signs in, changes what differs, and says what it
+    /// changed. May be repeated: in the limited profile it has to be when policies lend something new.
+    KeycloakSetup(KeycloakSetup),
     /// Suspend every policy, and wait until no request is open: before Hallpass is uninstalled.
     ///
     /// What is live is taken away by the operator, which has to run. The chart does this when it is uninstalled. Exits with 1
@@ -62,6 +67,38 @@ pub struct Check {
     /// Look at the realms only, and not at the cluster: before it is installed there.
     #[arg(long)]
     pub realms_only: bool,
+}
+
+/// Flags of `keycloak-setup`.
+#[derive(Args, Debug)]
+pub struct KeycloakSetup {
+    /// The realms file (YAML), as for `run`.
+    #[arg(long, value_name = "FILE", env = "HALLPASS_CONFIG")]
+    pub config: PathBuf,
+    /// The realm's name in that file. Not needed if it has only one.
+    #[arg(long, value_name = "NAME")]
+    pub realm: Option<String>,
+    /// How far the operator's rights are to reach. For `limited` the policies are read as KUBECONFIG says.
+    #[arg(long, value_name = "PROFILE", value_enum, default_value_t = Profile::ManageUsers)]
+    pub profile: Profile,
+    /// Sign in as this administrator of Keycloak, and make it so.
+    #[arg(long, value_name = "USERNAME", requires = "password_file")]
+    pub administrator: Option<String>,
+    /// The file with the administrator's password; /dev/stdin, too.
+    #[arg(long, value_name = "FILE", requires = "administrator")]
+    pub password_file: Option<PathBuf>,
+    /// The realm in which the administrator signs in.
+    #[arg(long, value_name = "REALM", default_value = "master")]
+    pub administrator_realm: String,
+}
+
+/// How far the operator's rights reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// The right `manage-users`: it could lend any role that is not of Keycloak's administration.
+    ManageUsers,
+    /// Fine-grained permissions for what policies lend, and nothing else.
+    Limited,
 }
 
 /// Flags of `drain`.

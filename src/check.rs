@@ -28,7 +28,7 @@ async fn realm_works(configured: Configured) -> Result<String, String> {
     let how = match configured.auth.credential() {
         Some(Credential::ServiceAccountToken(_)) => "a service account's token",
         Some(Credential::Key(_)) => "its private key",
-        Some(Credential::Secret(_)) | None => "its secret",
+        Some(Credential::Secret(_) | Credential::Password { .. }) | None => "its secret",
     };
     let words = format!(
         "signed in to {url} realm {name} as client {} with {how}; it has the rights that are needed",

@@ -121,6 +121,13 @@ pub enum Credential {
     ServiceAccountToken(PathBuf),
     /// Something that is signed with its private key.
     Key(PathBuf),
+    /// An administrator's password, who prepares a realm. Not for the operator.
+    Password {
+        /// The administrator's name.
+        username: String,
+        /// The file with the password.
+        file: PathBuf,
+    },
 }
 
 impl Auth {
@@ -222,6 +229,20 @@ impl Config {
                 Ok(config)
             }
             Some((key, problem)) => Err(Error::Value { path: path.into(), key, problem }),
+        }
+    }
+
+    /// The realm of this name, or the only one; the error says which there are.
+    pub fn realm(&self, name: Option<&str>) -> Result<&Realm, String> {
+        let names: Vec<_> = self.realms.iter().map(|realm| realm.name.clone()).collect();
+        let mut found = self.realms.iter().filter(|realm| name.is_none_or(|name| realm.name == name));
+        match (found.next(), found.next()) {
+            (Some(realm), None) => Ok(realm),
+            (Some(_), Some(_)) => Err(format!("--realm is needed: the configuration has {}", names.join(", "))),
+            (None, _) => {
+                let name = name.unwrap_or_default();
+                Err(format!("--realm {name:?} is not in the configuration; it has {}", names.join(", ")))
+            }
         }
     }
 

@@ -17,6 +17,7 @@ pub mod guard;
 pub mod keycloak;
 pub mod leader;
 pub mod metrics;
+pub mod setup;
 mod shared;
 pub mod standing;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use clap::Parser;
 use hallpass::{
     admin::{self, Shown},
     api::AccessRequest,
-    args::{Arguments, Check, Command, Drain, Output, Report, Run, Standing, Topic},
+    args::{Arguments, Check, Command, Drain, KeycloakSetup, Output, Profile, Report, Run, Standing, Topic},
     check,
     config::Config,
     controller::{self, Realm, SILENCE, Wiring, chain, line, stopped},
@@ -21,7 +21,7 @@ use hallpass::{
     keycloak,
     leader::{Leadership, Lease, Takeover},
     metrics::Metrics,
-    standing, telemetry,
+    setup, standing, telemetry,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -47,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Check(arguments) => return look(arguments).await,
         Command::Report(Report { what: Topic::Standing(arguments) }) => return report(arguments).await,
         Command::Drain(arguments) => return empty(arguments).await,
+        Command::KeycloakSetup(arguments) => return prepare(arguments).await,
     };
     telemetry::init(arguments.log_format);
     match run(arguments).await {
@@ -109,6 +110,51 @@ async fn look(Check { config, realms_only }: Check) -> ExitCode {
                 print!("{}", line(what, state));
             }
             if lines.iter().all(|(_, state)| state.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("hallpass: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prepares a realm, or says what will be there.
+async fn prepare(arguments: KeycloakSetup) -> ExitCode {
+    let KeycloakSetup { config, realm, profile, administrator, password_file, administrator_realm } = arguments;
+    let prepared = async {
+        provide_tls()?;
+        let config = Config::load(&config)?;
+        let realm = config.realm(realm.as_deref())?;
+        let lent = match profile {
+            Profile::ManageUsers => None,
+            Profile::Limited => {
+                let client = Client::try_from(api_server().await?)?;
+                Some(setup::Lent::in_cluster(client, realm, &config.realms).await?)
+            }
+        };
+        let plan = setup::plan(realm, lent.as_ref());
+        println!("realm {} of {}, for client {:?}:", realm.realm, realm.url, realm.auth.client_id);
+        let (Some(username), Some(password_file)) = (administrator, password_file) else {
+            for step in &plan {
+                println!("    {step}");
+            }
+            println!("Nothing was changed. --administrator and --password-file make it so.");
+            return Ok::<_, Box<dyn Error>>(true);
+        };
+        let administrator = keycloak::Administrator { username, password_file, realm: administrator_realm };
+        let lines = setup::apply(realm, administrator, &plan).await?;
+        for (what, state) in &lines {
+            print!("{}", line(what, state));
+        }
+        Ok(lines.iter().all(|(_, state)| state.is_ok()))
+    };
+    match prepared.await {
+        Ok(done) => {
+            if done {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => {
             eprintln!("hallpass: {}", chain(error.as_ref()));

@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::{
     api::{AccessPolicy, AccessRequest, TargetType},
     config::Config,
-    controller::{Realm, chain},
+    controller::{Realm, chain, locate},
     domain::{Policy, duration::whole_seconds},
     keycloak::{Change, Kind, Target, User},
     leader::{Leadership, Times},
@@ -187,7 +187,7 @@ async fn lendable(realm: &Realm, policies: &[Policy], report: &mut Report) -> Ve
     for policy in policies {
         for grant in &policy.grants {
             let of = format!("realm {}: policy {}, grant {}", realm.config.name, policy.name, grant.name);
-            let target = match realm.locate(grant).await {
+            let target = match locate(&realm.keycloak, &grant.kind).await {
                 Ok(Some(target)) => target,
                 Ok(None) => {
                     report.missing.push(format!("{of}: there is no {}", grant.kind));

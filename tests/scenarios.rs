@@ -83,6 +83,8 @@ mod keycloak;
 mod keycloak_admin;
 #[path = "scenarios/leading.rs"]
 mod leading;
+#[path = "scenarios/least_privilege.rs"]
+mod least_privilege;
 #[path = "scenarios/many_ends.rs"]
 mod many_ends;
 #[path = "scenarios/operators.rs"]

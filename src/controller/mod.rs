@@ -51,8 +51,9 @@ use tokio::time::Instant;
 
 use crate::{
     api::{AccessPolicy, AccessRequest, Phase},
-    domain::{Request, TAKEN_AWAY, duration::later},
+    domain::{Request, TAKEN_AWAY, conditions::Reason, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
+    keycloak::Reach,
     leader::Leadership,
     metrics::{Metrics, Snapshot},
 };
@@ -60,7 +61,7 @@ use crate::{
 pub use clocks::clock_of_keycloak_problem;
 pub use error::{Error, chain};
 pub use reach::test_realms;
-pub use realm::Realm;
+pub use realm::{Realm, locate, unpinned};
 pub use run::{SILENCE, Wiring, run, stopped};
 
 use crate::config::Release;
@@ -222,10 +223,23 @@ impl Context {
         }
     }
 
-    /// Whether something can be given in a realm.
-    fn state_of(&self, realm: &Realm) -> Result<(), String> {
+    /// Whether something can be given in a realm, and how far the operator's rights reach there.
+    fn state_of(&self, realm: &Realm) -> Result<String, String> {
         realm.state()?;
-        self.keycloak_clock_problem(realm).map_or(Ok(()), Err)
+        let words = self.privilege(realm).map(|privilege| format!("; {}", privilege.reason.message));
+        self.keycloak_clock_problem(realm).map_or_else(|| Ok(format!("ok{}", words.unwrap_or_default())), Err)
+    }
+
+    /// Whether the operator's rights in a realm reach no further than its policies; nothing before that was looked at.
+    fn privilege(&self, realm: &Realm) -> Option<Privilege> {
+        let place = |realm: &Realm| (realm.config.url.clone(), realm.config.realm.clone());
+        let here = |policy: &AccessPolicy| {
+            self.realms.get(&policy.spec.realm).is_some_and(|theirs| place(theirs) == place(realm))
+        };
+        let policies = self.policies.state();
+        let named = policies.iter().filter(|policy| here(policy)).flat_map(|policy| &policy.spec.grants);
+        let named: HashSet<&str> = named.filter_map(|grant| grant.realm_role.as_deref()).collect();
+        Some(Privilege::of(&realm.reach()?, &named))
     }
 
     /// What a scrape counts.
@@ -250,12 +264,42 @@ impl Context {
     }
 }
 
+/// Whether the operator could lend no more than policies name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Privilege {
+    least: bool,
+    reason: Reason,
+}
+
+impl Privilege {
+    /// What a reach means where these realm roles are named.
+    fn of(reach: &Reach, named: &HashSet<&str>) -> Self {
+        let Reach::Limited { realm_roles, manages } = reach else {
+            let words = "with manage-users the operator could lend any role that is not of Keycloak's administration";
+            return Self { least: false, reason: Reason::new("ManageUsers", words) };
+        };
+        let more: Vec<_> = realm_roles.iter().filter(|role| !named.contains(role.as_str())).collect();
+        if more.is_empty() {
+            let more = if *manages { ", but may change users and their passwords" } else { "" };
+            let words = format!("the operator could lend no realm role that no policy names{more}");
+            return Self {
+                least: !manages,
+                reason: Reason::new(if *manages { "ManagesUsers" } else { "Limited" }, words),
+            };
+        }
+        let few: Vec<_> = more.iter().take(3).map(|role| format!("{role:?}")).collect();
+        let rest = if more.len() > few.len() { format!(" and {} more", more.len() - few.len()) } else { String::new() };
+        let words = format!("the operator could also lend realm roles that no policy names: {}{rest}", few.join(", "));
+        Self { least: false, reason: Reason::new("MoreThanNamed", words) }
+    }
+}
+
 /// How the operator is: what `/readyz` says.
 #[derive(Clone, Debug)]
 pub struct Health {
     guard: Result<(), String>,
     clocks: Result<(), String>,
-    realms: BTreeMap<String, Result<(), String>>,
+    realms: BTreeMap<String, Result<String, String>>,
 }
 
 impl Health {
@@ -271,7 +315,7 @@ impl fmt::Display for Health {
         write!(f, "{}", line("admission policies", &ok(&self.guard)))?;
         write!(f, "{}", line("clocks", &ok(&self.clocks)))?;
         for (name, state) in &self.realms {
-            write!(f, "{}", line(&format!("realm {name}"), &ok(state)))?;
+            write!(f, "{}", line(&format!("realm {name}"), state))?;
         }
         Ok(())
     }

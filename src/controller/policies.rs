@@ -148,7 +148,7 @@ impl Context {
             // The grants are asked for by whoever activates: only those that are wanted.
             Depth::Everything => match self.realm_of(&parsed) {
                 Ok(realm) => match realm.groups(&parsed).await {
-                    Ok(groups) => (Vec::new(), groups, None),
+                    Ok(groups) => (realm.may_not_manage(&parsed).into_iter().collect(), groups, None),
                     Err(problems) => (problems, GroupIds::new(), None),
                 },
                 Err(problem) => (vec![problem], GroupIds::new(), None),
@@ -237,6 +237,7 @@ impl Context {
                     tokio::join!(people, realm.targets(policy, &policy.grants), realm.required_actions(policy));
                 let mut grants = grants.err().unwrap_or_default();
                 grants.extend(actions.err());
+                grants.extend(realm.may_not_manage(policy));
                 (groups, grants, approvers)
             }
             Err(problem) => (Err(vec![problem]), Vec::new(), None),
@@ -301,7 +302,8 @@ pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Resu
         Ok(true) => (false, Reason::new("Suspended", "spec.suspended is true: nothing is granted")),
         Err(problems) => (false, Reason::new(worst(problems), words(problems))),
     };
-    report::policy(&context, &policy, ready, &reason, Timestamp::now()).await?;
+    let least = context.realms.get(&policy.spec.realm).and_then(|realm| context.privilege(realm));
+    report::policy(&context, &policy, (ready, &reason), least.as_ref(), Timestamp::now()).await?;
     // What is wrong in itself stays so until somebody edits it.
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }

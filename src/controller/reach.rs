@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_secs(15);
 const LOOK_CLOSER: Duration = Duration::from_millis(500);
 /// How often a realm is tested in which the operator cannot work, or in which somebody met a refusal.
 const TRY: Duration = Duration::from_secs(5);
-/// How often a realm is tested in which it can.
-const TEST: Duration = Duration::from_mins(5);
+/// How often a realm is tested in which it can: somebody may have changed its rights.
+const TEST: Duration = Duration::from_mins(1);
 
 /// Tests realms without end, for a process that does not lead.
 pub async fn test_realms(realms: &BTreeMap<String, Realm>) {

@@ -11,10 +11,10 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{people::Answers, sessions::Lifespans};
 use crate::{
-    api::{PinnedSubject, TargetStatus, TargetType},
+    api::{AtEnd, PinnedSubject, TargetStatus, TargetType},
     config::{self, UserMatch},
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
-    keycloak::{self, ClientRole, Kind, Target, User},
+    keycloak::{self, ClientRole, Kind, Reach, Target, User},
     leader::Leadership,
 };
 
@@ -35,6 +35,8 @@ pub struct Realm {
     /// How long access tokens live.
     pub lifespans: Arc<Lifespans>,
     state: Mutex<Result<(), String>>,
+    /// How far the operator's rights reach, as it was last seen.
+    reach: Mutex<Option<Reach>>,
     /// The realm's id, as it was last seen.
     seen: Mutex<Option<String>>,
     doubted: Notify,
@@ -59,7 +61,8 @@ impl Realm {
         leadership: &Leadership,
     ) -> Result<Self, keycloak::Error> {
         let limits = keycloak::Limits { write: leadership.times().write, ..keycloak::Limits::default() };
-        let options = keycloak::Options { limits, observer, gate: Arc::new(leadership.clone()) };
+        let gate = Arc::new(leadership.clone());
+        let options = keycloak::Options { limits, observer, gate, administrator: None };
         let keycloak = keycloak::Client::with(&config, options)?;
         Ok(Self {
             config,
@@ -67,6 +70,7 @@ impl Realm {
             answers: Answers::default(),
             lifespans: Arc::default(),
             state: Mutex::new(Err("not asked yet".into())),
+            reach: Mutex::default(),
             seen: Mutex::default(),
             doubted: Notify::new(),
         })
@@ -125,7 +129,7 @@ impl Realm {
     /// Signs in and looks whether the rights suffice. Says what has changed since the last time.
     pub async fn test(&self) -> Option<Result<(), String>> {
         let state = match self.keycloak.self_test().await {
-            Ok(missing) if missing.is_empty() => self.beat().await.map(drop).map_err(|error| error.to_string()),
+            Ok(missing) if missing.is_empty() => self.looks_around().await.map_err(|error| error.to_string()),
             Ok(missing) => Err(missing.iter().map(|right| right.message.as_str()).collect::<Vec<_>>().join("; ")),
             Err(error) => Err(error.to_string()),
         };
@@ -133,6 +137,40 @@ impl Realm {
         let news = *last != state;
         last.clone_from(&state);
         news.then_some(state)
+    }
+
+    async fn looks_around(&self) -> Result<(), keycloak::Error> {
+        self.beat().await?;
+        let reach = self.keycloak.reach().await?;
+        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = Some(reach);
+        Ok(())
+    }
+
+    /// How far the operator's rights reach, as it was last seen.
+    pub fn reach(&self) -> Option<Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a policy wants besides lending, and fine-grained permissions do not allow.
+    pub fn may_not_manage(&self, policy: &Policy) -> Option<Problem> {
+        let Some(Reach::Limited { manages: false, .. }) = self.reach() else { return None };
+        let what = match (policy.at_end, policy.required_actions.is_empty()) {
+            (AtEnd::Keep, true) => return None,
+            (AtEnd::EndClientSessions | AtEnd::EndAll, _) => "spec.sessions.atEnd: ending sessions",
+            (AtEnd::Keep, false) => "spec.requiredActions: asking for required actions",
+        };
+        Some(self.not_permitted(&format!("{what} needs the permission to manage users")))
+    }
+
+    /// What fine-grained permissions do not allow. That is looked at again soon: somebody may be giving it.
+    fn not_permitted(&self, what: &str) -> Problem {
+        self.doubted.notify_one();
+        let message = format!(
+            "{what}, which the service account of client {:?} lacks in the Keycloak realm {}: prepare it anew (hallpass \
+             keycloak-setup)",
+            self.config.auth.client_id, self.config.realm
+        );
+        Problem::new(ProblemReason::NotPermitted, message)
     }
 
     /// Who these usernames are, and which of the groups they are directly in. `not_before` says for each since when
@@ -278,27 +316,11 @@ impl Realm {
         if problems.is_empty() { Ok(all) } else { Err(problems) }
     }
 
-    /// What a grant is in Keycloak, if it is there, wherever it leads.
-    pub async fn locate(&self, grant: &Grant) -> Result<Option<Target>, keycloak::Error> {
-        match &grant.kind {
-            GrantKind::RealmRole(role) => {
-                self.keycloak.realm_role(role).await.map(|role| role.as_ref().map(Target::from))
-            }
-            GrantKind::ClientRole { client, role } => {
-                self.keycloak.client_role(client, role).await.map(|role| match role {
-                    ClientRole::Found(role) => Some(Target::from(&role)),
-                    ClientRole::NoClient | ClientRole::NoRole => None,
-                })
-            }
-            GrantKind::Group(path) => self.keycloak.group(path).await.map(|group| group.as_ref().map(Target::from)),
-        }
-    }
-
     async fn target(&self, policy: &Policy, grant: &Grant) -> Result<Found, Problem> {
         let Grant { name, kind } = grant;
         let realm = &self.config.realm;
         let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
-        let target = match self.locate(grant).await {
+        let target = match locate(&self.keycloak, kind).await {
             Ok(Some(target)) => target,
             Ok(None) => {
                 return refused(
@@ -312,6 +334,9 @@ impl Realm {
             Err(error) => return Err(unavailable(&error)),
         };
         match self.keycloak.reaches_admin(&target).await {
+            Ok(_) if !self.may_lend(&target).await? => {
+                Err(self.not_permitted(&format!("grant {name:?} needs the permission to lend {kind}")))
+            }
             Ok(None) => Ok(Found { grant: name.clone(), target, administers: false }),
             Ok(Some(words)) => match self.why_no_admin_role(policy, &target).await? {
                 None => Ok(Found { grant: name.clone(), target, administers: true }),
@@ -326,6 +351,16 @@ impl Realm {
 }
 
 impl Realm {
+    /// Whether the operator's rights let it lend this. With `manage-users` that is not asked.
+    async fn may_lend(&self, target: &Target) -> Result<bool, Problem> {
+        match self.reach() {
+            Some(Reach::ManageUsers) => Ok(true),
+            Some(Reach::Limited { .. }) | None => {
+                self.keycloak.may_lend(target).await.map_err(|error| unavailable(&error))
+            }
+        }
+    }
+
     /// Why a grant of this policy must not lead to Keycloak's administration, if so. It takes two: who writes policies, and
     /// who installs. What Keycloak would not let the operator take away again is not given.
     async fn why_no_admin_role(&self, policy: &Policy, target: &Target) -> Result<Option<String>, Problem> {
@@ -352,6 +387,18 @@ impl Realm {
             )),
         })
     }
+}
+
+/// What a grant is in Keycloak, if it is there, wherever it leads.
+pub async fn locate(keycloak: &keycloak::Client, kind: &GrantKind) -> Result<Option<Target>, keycloak::Error> {
+    Ok(match kind {
+        GrantKind::RealmRole(role) => keycloak.realm_role(role).await?.as_ref().map(Target::from),
+        GrantKind::ClientRole { client, role } => match keycloak.client_role(client, role).await? {
+            ClientRole::Found(role) => Some(Target::from(&role)),
+            ClientRole::NoClient | ClientRole::NoRole => None,
+        },
+        GrantKind::Group(path) => keycloak.group(path).await?.as_ref().map(Target::from),
+    })
 }
 
 /// Keycloak could not be asked.

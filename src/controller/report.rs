@@ -12,7 +12,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    Context, Urgency,
+    Context, Privilege, Urgency,
     error::{ApiError, Error, chain, limited},
     trace,
 };
@@ -90,18 +90,21 @@ pub async fn finalizer(context: &Context, request: &AccessRequest, on: bool) -> 
     turn.send(api.patch(&request.name_any(), &params, &Patch::Merge(patch))).await.map_err(Error::WriteFinalizer)
 }
 
-/// Writes a policy's Ready condition, if it says something new.
+/// Writes a policy's Ready condition, and how far the operator's rights reach in its realm, if that says something new.
 pub async fn policy(
     context: &Context,
     policy: &AccessPolicy,
-    ready: bool,
-    reason: &Reason,
+    (ready, reason): (bool, &Reason),
+    least: Option<&Privilege>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let old = policy.status.clone().unwrap_or_default();
     let generation = policy.metadata.generation.unwrap_or_default();
     let mut status = AccessPolicyStatus { observed_generation: Some(generation), conditions: old.conditions.clone() };
     conditions::put(&mut status.conditions, "Ready", ready, reason, generation, now);
+    if let Some(Privilege { least, reason }) = least {
+        conditions::put(&mut status.conditions, "LeastPrivilege", *least, reason, generation, now);
+    }
     if status == old {
         return Ok(());
     }
@@ -110,7 +113,7 @@ pub async fn policy(
         "apiVersion": AccessPolicy::api_version(&()),
         "kind": AccessPolicy::kind(&()),
         "metadata": { "uid": policy.metadata.uid, "resourceVersion": policy.metadata.resource_version },
-        "status": status,
+        "status": &status,
     });
     let api: Api<AccessPolicy> = Api::all(context.client.clone());
     let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -119,6 +122,10 @@ pub async fn policy(
         // It changed or went meanwhile: the watch will say so, and it is looked at again.
         Err(error) if error.is_conflict() || error.is_not_found() => return Ok(()),
         Err(error) => return Err(Error::WriteStatus(error)),
+    }
+    let said = |status: &AccessPolicyStatus| status.conditions.iter().find(|one| one.type_ == "Ready").cloned();
+    if said(&status) == said(&old) {
+        return Ok(());
     }
     tracing::info!(policy = policy.name_any(), ready, reason = reason.word, detail = reason.message, "policy");
     let type_ = if ready { EventType::Normal } else { EventType::Warning };

@@ -12,7 +12,7 @@ use super::{
     error::{Error, chain},
     index::{Known, Named},
     policies::{Depth, words},
-    realm::pinned,
+    realm::{locate, pinned},
     report,
 };
 use crate::{
@@ -84,7 +84,7 @@ impl Context {
         let mut targets = Vec::new();
         for grant in policy.wanted(&request.grants) {
             // What is not in Keycloak any more has gone from its holders with it, unless it has another name now.
-            let Some(target) = realm.locate(grant).await.map_err(words)? else {
+            let Some(target) = locate(&realm.keycloak, &grant.kind).await.map_err(words)? else {
                 let (request, grant) = (format!("{}/{}", request.namespace, request.name), &grant.kind);
                 tracing::error!(request, %grant, "a forged status may have given this, and there is none of this name");
                 continue;

@@ -199,6 +199,8 @@ pub enum ProblemReason {
     GrantMakesApprover,
     /// A grant reaches Keycloak's administration.
     ReachesAdministration,
+    /// The operator's rights in Keycloak do not reach so far.
+    NotPermitted,
     /// A stage that can never be satisfied, or not by the people that there are: somebody may join them.
     StageUnsatisfiable,
     /// Keycloak could not be asked.
@@ -218,6 +220,7 @@ impl ProblemReason {
             Self::StageUnsatisfiable => "StageUnsatisfiable",
             Self::GrantMakesApprover => "GrantMakesApprover",
             Self::ReachesAdministration => "ReachesAdministration",
+            Self::NotPermitted => "NotPermitted",
             Self::KeycloakUnavailable => "KeycloakUnavailable",
         }
     }

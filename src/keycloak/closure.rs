@@ -85,7 +85,7 @@ impl Client {
     }
 
     fn is_master(&self) -> bool {
-        self.0.tokens.realm == MASTER
+        self.0.realm == MASTER
     }
 }
 

@@ -40,6 +40,11 @@ impl Credential {
             vec![("client_assertion_type", SecretString::from(JWT_BEARER)), ("client_assertion", assertion)]
         };
         Ok(match self {
+            Self::Password { username, file } => vec![
+                ("client_id", SecretString::from(client_id)),
+                ("username", SecretString::from(username.as_str())),
+                ("password", read("password", file)?),
+            ],
             Self::Secret(file) => {
                 vec![("client_id", SecretString::from(client_id)), ("client_secret", read("secret", file)?)]
             }
@@ -53,10 +58,19 @@ impl Credential {
         })
     }
 
+    /// Whose token is asked for (RFC 6749, sections 4.3 and 4.4).
+    pub(super) const fn grant_type(&self) -> &'static str {
+        match self {
+            Self::Password { .. } => "password",
+            Self::Secret(_) | Self::ServiceAccountToken(_) | Self::Key(_) => "client_credentials",
+        }
+    }
+
     /// What it usually means that Keycloak does not accept it.
     pub(super) fn hint(&self, issuer: &str) -> String {
         match self {
             Self::Secret(_) => "is the client secret right?".into(),
+            Self::Password { username, .. } => format!("is the password of {username} right?"),
             Self::Key(_) => format!(
                 "does the client have the public key that belongs to this one, is its authenticator \"Signed JWT\", and is \
                  {issuer} the realm's issuer? Do the clocks agree?"

@@ -87,10 +87,12 @@ pub(super) struct Transport {
     pub(super) tokens: Tokens,
     /// `{server}/admin/realms/{realm}`
     pub(super) base: String,
+    /// The realm's name.
+    pub(super) realm: String,
     /// Client whose roles are the rights of the Admin API.
     pub(super) admin_client: &'static str,
     pub(super) permits: Semaphore,
-    /// For removals, and what they read.
+    /// For removals, each with what it reads: they wait behind nothing else.
     pub(super) removal_permits: Semaphore,
     /// For calls that may take long.
     pub(super) slow_permits: Semaphore,
@@ -301,7 +303,9 @@ impl Transport {
 
     async fn classify(&self, request: &Request, response: Response) -> Result<Vec<u8>, Error> {
         let status = response.status();
-        if request.is_write() && status == StatusCode::NO_CONTENT {
+        // What prepares a realm makes objects, and changes some as if it made them.
+        let made = request.write == Some(Write::Prepare) && status == StatusCode::CREATED;
+        if request.is_write() && (made || status == StatusCode::NO_CONTENT) {
             return Ok(Vec::new());
         }
         let delay = retry_after(&response);

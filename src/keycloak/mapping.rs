@@ -73,6 +73,13 @@ impl Client {
         mapping.put_in_place().await.map_err(|error| error.during(|| format!("map {target} to user {user:?}")))
     }
 
+    /// Whether a role or group with the target's id is still there, by whatever name.
+    pub async fn is_still_there(&self, target: &Target) -> Result<bool, Error> {
+        let mapping = Mapping { client: self, user: "", target, time: self.0.write_deadline() };
+        let name = mapping.present_name().await;
+        name.map(|name| name.is_some()).map_err(|error| error.during(|| format!("look for {target}")))
+    }
+
     /// Takes the target away from the user. `Ok` is a proof that the direct mapping is gone; anything less is an
     /// error, to be tried again. `realm_id` is the id of the realm in which the mapping was made: something that is
     /// missing proves nothing unless that very realm answers.

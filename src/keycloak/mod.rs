@@ -17,6 +17,7 @@ mod mapping;
 mod path;
 mod rights;
 mod sessions;
+mod setup;
 mod targets;
 mod token;
 mod types;
@@ -37,7 +38,9 @@ use tokio::{
 };
 
 pub use error::{Error, Kind};
+pub use rights::Reach;
 pub use sessions::Sessions;
+pub use setup::{Administrator, Authenticator, Subjects};
 pub use types::{
     Account, Change, ClientRole, Container, Credential, Deed, Group, MissingRight, RealmInfo, Removal, Role, Target,
     User,
@@ -92,6 +95,8 @@ pub enum Write {
     Give,
     /// It can only take from them.
     Take,
+    /// It prepares the realm.
+    Prepare,
 }
 
 /// Is asked immediately before each write is sent, and before it is sent again.
@@ -121,11 +126,13 @@ pub struct Options {
     pub observer: Arc<dyn Observer>,
     /// Who is asked before each write.
     pub gate: Arc<dyn Gate>,
+    /// Who signs in instead of the realm's client.
+    pub administrator: Option<Administrator>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), observer: Arc::new(Nobody), gate: Arc::new(Nobody) }
+        Self { limits: Limits::default(), observer: Arc::new(Nobody), gate: Arc::new(Nobody), administrator: None }
     }
 }
 
@@ -135,7 +142,7 @@ pub struct Client(Arc<Transport>);
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tokens { server, realm, client_id, .. } = &self.0.tokens;
+        let (Tokens { server, client_id, .. }, realm) = (&self.0.tokens, &self.0.realm);
         f.debug_struct("Client")
             .field("server", server)
             .field("realm", realm)
@@ -154,21 +161,28 @@ impl Client {
 
     /// The same with other time limits, or with somebody who is told of each call.
     pub fn with(realm: &config::Realm, options: Options) -> Result<Self, Error> {
-        let Options { limits, observer, gate } = options;
+        let Options { limits, observer, gate, administrator } = options;
         let http = connector(realm.ca_file.as_deref())
             .map_err(|error| error.during(|| format!("prepare the connection to {}", realm.url)))?;
         let server = realm.url.clone();
         let name = escape(&realm.realm);
-        let credential = realm.auth.credential().ok_or_else(|| {
-            Error::new(Kind::Config, REALM.label, format!("realm {}: auth names no file, or several", realm.name))
-        })?;
+        let no_credential =
+            || Error::new(Kind::Config, REALM.label, format!("realm {}: auth names no file, or several", realm.name));
+        let (sign_in_realm, client_id, credential) =
+            if let Some(Administrator { username, password_file, realm }) = administrator {
+                (realm, ADMIN_CLI.to_owned(), config::Credential::Password { username, file: password_file })
+            } else {
+                let credential = realm.auth.credential().ok_or_else(no_credential)?;
+                (realm.realm.clone(), realm.auth.client_id.clone(), credential)
+            };
+        let place = format!("{server}/realms/{}", escape(&sign_in_realm));
         let tokens = Tokens {
             http: http.clone(),
-            url: format!("{server}/realms/{name}/protocol/openid-connect/token"),
-            client_id: realm.auth.client_id.clone(),
+            url: format!("{place}/protocol/openid-connect/token"),
+            client_id,
             credential,
-            issuer: realm.auth.issuer.clone().unwrap_or_else(|| format!("{server}/realms/{name}")),
-            realm: realm.realm.clone(),
+            issuer: realm.auth.issuer.clone().unwrap_or(place),
+            realm: sign_in_realm,
             limit: limits.write,
             observer: Arc::clone(&observer),
             slot: Mutex::new(Slot::default()),
@@ -184,6 +198,7 @@ impl Client {
             http,
             tokens,
             base,
+            realm: realm.realm.clone(),
             admin_client,
             permits: Semaphore::new(CONCURRENCY),
             removal_permits: Semaphore::new(CONCURRENCY),
@@ -276,9 +291,12 @@ impl Client {
     }
 
     fn action(&self, verb: &str) -> String {
-        format!("{verb} realm {:?} of {}", self.0.tokens.realm, self.0.tokens.server)
+        format!("{verb} realm {:?} of {}", self.0.realm, self.0.tokens.server)
     }
 }
+
+/// The client at which administrators sign in with a password.
+const ADMIN_CLI: &str = "admin-cli";
 
 /// Keycloak's realm of administrators.
 const MASTER: &str = "master";

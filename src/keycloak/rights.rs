@@ -1,7 +1,10 @@
-//! Does the operator's service account have the rights that it needs? Asked with real calls, not read from the token:
-//! Keycloak looks rights up live, and a token can leave them out.
+//! Does the operator's service account have the rights that it needs, and how far do they reach? Asked with real calls, not
+//! read from the token: Keycloak looks rights up live, and a token can leave them out.
+//!
+//! Instead of `manage-users`, fine-grained permissions may name what can be lent (Keycloak 26.7.3: of what an account may map,
+//! and does not have, it shows that account a list; a group says whether its membership may be changed).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -9,7 +12,7 @@ use super::{
     Client, Error, Kind,
     http::{Endpoint, Time},
     path::Path,
-    targets::{CLIENTS, RoleRep},
+    targets::{CLIENTS, GROUP, RoleRep},
     types::{MissingRight, Target},
     users::USER,
 };
@@ -20,6 +23,36 @@ const SELF_TEST: Endpoint = Endpoint { label: "self-test", right: "view-realm" }
 /// A role of the management client that contains others of its roles. Master's management client has no
 /// `realm-admin`; there every `view-clients` contains `query-clients`, as it does elsewhere.
 const COMPOSITE: &str = "view-clients";
+
+/// The right to do anything with users.
+const MANAGE_USERS: &str = "manage-users";
+
+/// How far the operator's rights reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// `manage-users`: it could lend any role that is not of Keycloak's administration.
+    ManageUsers,
+    /// Fine-grained permissions.
+    Limited {
+        /// Whether it may end sessions, and ask for required actions.
+        manages: bool,
+        /// The realm roles that it could lend.
+        realm_roles: BTreeSet<String>,
+    },
+}
+
+/// What Keycloak says of a user or group: what the caller may do with it. In full only where that is read by id.
+#[derive(Deserialize)]
+struct WithAccess {
+    #[serde(default)]
+    access: BTreeMap<String, bool>,
+}
+
+impl WithAccess {
+    fn may(&self, what: &str) -> bool {
+        self.access.get(what).copied().unwrap_or(false)
+    }
+}
 
 impl Client {
     /// Signs in anew and says which of the rights `manage-users`, `view-realm` and `view-clients` are missing. Changes
@@ -34,7 +67,7 @@ impl Client {
         self.0.tokens.forget().await;
         let mut missing = Vec::new();
         for (right, given) in [
-            ("manage-users", given(self.may_manage_users().await)?),
+            (MANAGE_USERS, given(self.may_lend_at_all().await)?),
             ("view-realm", given(self.may_view_realm().await)?),
             ("view-clients", given(self.may_view_clients().await)?),
         ] {
@@ -70,6 +103,48 @@ impl Client {
         lacks.await.map_err(|error: Error| error.during(|| self.action("check the operator's own roles in")))
     }
 
+    /// How far the operator's rights reach, if they suffice.
+    pub async fn reach(&self) -> Result<Reach, Error> {
+        let reach = async {
+            let own = self.own_account().await?;
+            let of = self.client(self.0.admin_client).await?.ok_or_else(|| self.forbidden(CLIENTS))?.id;
+            let path = Path::of(&["users", &own, "role-mappings", "clients", &of, "composite"])?;
+            let rights: Vec<RoleRep> = self.0.read(SELF_TEST, path, Time::PerRead).await?;
+            if rights.iter().any(|right| right.name == MANAGE_USERS) {
+                return Ok(Reach::ManageUsers);
+            }
+            let account: WithAccess = self.0.read(USER, Path::of(&["users", &own])?, Time::PerRead).await?;
+            let roles = self.lendable(&own, &["realm"]).await?;
+            let realm_roles = roles.into_iter().map(|role| role.name).collect();
+            Ok(Reach::Limited { manages: account.may("manage"), realm_roles })
+        };
+        reach.await.map_err(|error: Error| error.during(|| self.action("look how far the rights reach in")))
+    }
+
+    /// Whether the operator's rights let it map this. Not if its own account has it: Keycloak does not say then.
+    pub async fn may_lend(&self, target: &Target) -> Result<bool, Error> {
+        let may = async {
+            let place = match target {
+                Target::Group { id, .. } => {
+                    let group: WithAccess = self.0.read(GROUP, Path::of(&["groups", id])?, Time::PerRead).await?;
+                    return Ok(group.may("manageMembership"));
+                }
+                Target::RealmRole { .. } => vec!["realm"],
+                Target::ClientRole { client, .. } => vec!["clients", client],
+            };
+            let own = self.own_account().await?;
+            Ok(self.lendable(&own, &place).await?.iter().any(|role| role.id == target.id()))
+        };
+        may.await
+            .map_err(|error: Error| error.during(|| format!("look whether {target} may be lent in {}", self.0.base)))
+    }
+
+    /// The roles that the operator may map and its account does not have.
+    async fn lendable(&self, own: &str, place: &[&str]) -> Result<Vec<RoleRep>, Error> {
+        let path = Path::of(&[&["users", own, "role-mappings"], place, &["available"]].concat())?;
+        self.0.read(SELF_TEST, path, Time::PerRead).await
+    }
+
     /// Id of the operator's service account.
     async fn own_account(&self) -> Result<String, Error> {
         let own = format!("service-account-{}", self.0.tokens.client_id);
@@ -77,18 +152,12 @@ impl Client {
         found.map(|own| own.id).ok_or_else(|| self.forbidden(USER))
     }
 
-    /// Keycloak says with each user what the caller may do to it; in full only where the user is read by id.
-    async fn may_manage_users(&self) -> Result<bool, Error> {
-        #[derive(Deserialize)]
-        struct WithAccess {
-            #[serde(default)]
-            access: BTreeMap<String, bool>,
-        }
+    /// With `manage-users`, or with permissions that let it map roles and change memberships.
+    async fn may_lend_at_all(&self) -> Result<bool, Error> {
         let own = format!("service-account-{}", self.0.tokens.client_id);
         let Some(own) = self.find_user_by(UserMatch::Username, &own).await? else { return Ok(false) };
         let own: WithAccess = self.0.read(USER, Path::of(&["users", &own.id])?, Time::PerRead).await?;
-        let may = |what| own.access.get(what).copied().unwrap_or(false);
-        Ok(may("manage") && may("mapRoles") && may("manageGroupMembership"))
+        Ok(own.may("mapRoles") && own.may("manageGroupMembership"))
     }
 
     async fn may_view_realm(&self) -> Result<bool, Error> {

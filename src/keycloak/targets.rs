@@ -15,7 +15,7 @@ const ROLE_BY_ID: Endpoint = Endpoint { label: "role-by-id", right: "view-realm 
 pub(super) const CLIENTS: Endpoint = Endpoint { label: "clients", right: "view-clients" };
 const CLIENT_ROLES: Endpoint = Endpoint { label: "client-roles", right: "view-clients" };
 const GROUPS: Endpoint = Endpoint { label: "groups", right: "manage-users" };
-const GROUP: Endpoint = Endpoint { label: "group", right: "manage-users" };
+pub(super) const GROUP: Endpoint = Endpoint { label: "group", right: "manage-users" };
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -138,7 +138,7 @@ impl Tokens {
 
     async fn ask(&self, started: Instant) -> Result<Token, Error> {
         let fields = self.credential.fields(&self.client_id, &self.issuer)?;
-        let mut form = vec![("grant_type", "client_credentials")];
+        let mut form = vec![("grant_type", self.credential.grant_type())];
         form.extend(fields.iter().map(|(name, value)| (*name, value.expose_secret())));
         let before = Boot::now();
         let response = self.http.post(&self.url).form(&form).send().await.map_err(|error| {
@@ -187,7 +187,8 @@ impl Tokens {
         if words.contains("service account") {
             return Some("turn on \"Service accounts roles\" of the client".into());
         }
-        let concerns_the_client = ["invalid_client", "unauthorized_client"].iter().any(|error| words.contains(error));
+        let concerns_the_client =
+            ["invalid_client", "unauthorized_client", "invalid_grant"].iter().any(|error| words.contains(error));
         concerns_the_client.then(|| self.credential.hint(&self.issuer))
     }
 }

@@ -217,7 +217,7 @@ impl Leadership {
 impl keycloak::Gate for Leadership {
     fn may_send(&self, write: keycloak::Write) -> Result<(), String> {
         let allowed = match write {
-            keycloak::Write::Give => self.may_give(),
+            keycloak::Write::Give | keycloak::Write::Prepare => self.may_give(),
             keycloak::Write::Take => self.may_take(),
         };
         allowed.map_err(|why| why.to_string())

@@ -106,7 +106,11 @@ pub async fn are_in_phase(w: &World, phase: Phase, size: usize, patience: Durati
             match events.next().await {
                 Some(Ok(Event::InitApply(request) | Event::Apply(request))) => {
                     let uid = request.metadata.uid.clone().expect("a UID");
-                    if request.phase() == Some(phase) { there.insert(uid) } else { there.remove(&uid) };
+                    if request.phase() == Some(phase) {
+                        there.insert(uid)
+                    } else {
+                        there.remove(&uid)
+                    };
                 }
                 Some(Ok(Event::Init | Event::InitDone | Event::Delete(_)) | Err(_)) => {}
                 None => return,

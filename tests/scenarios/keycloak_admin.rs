@@ -290,6 +290,12 @@ impl Admin {
         self.call(Method::POST, &place, Some(&json!([role.json()]))).await;
     }
 
+    /// Tries it; the status of the answer.
+    pub async fn try_map(&self, user: &Person, role: &Role) -> u16 {
+        let place = format!("users/{}/{}", user.id, role.mappings());
+        self.try_call(Method::POST, &place, Some(&json!([role.json()]))).await.0.as_u16()
+    }
+
     pub async fn unmap(&self, user: &Person, role: &Role) {
         let place = format!("users/{}/{}", user.id, role.mappings());
         self.call(Method::DELETE, &place, Some(&json!([role.json()]))).await;
@@ -553,7 +559,8 @@ impl Admin {
     }
 
     /// Gone is fine as well.
-    async fn delete(&self, place: &str) {
+    /// Takes something away, if it is there.
+    pub async fn delete(&self, place: &str) {
         let (status, _, body) = self.try_call(Method::DELETE, place, None).await;
         assert!(status.is_success() || status == StatusCode::NOT_FOUND, "DELETE {place}: {status} {body}");
     }

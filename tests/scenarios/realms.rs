@@ -42,7 +42,10 @@ pub const WANDERING: &str = "wandering";
 /// gives back, see [`limited`].
 pub const LIMITED: &str = "limited";
 
-const ALL: [&str; 8] = [UNREACHABLE, WRONG_SECRET, BLIND, BY_EMAIL, TRUSTING, GATED, WANDERING, LIMITED];
+/// Another realm of the server, in which the operator's rights are prepared: by one scenario at a time, see [`narrow`].
+pub const NARROW: &str = "narrow";
+
+const ALL: [&str; 9] = [UNREACHABLE, WRONG_SECRET, BLIND, BY_EMAIL, TRUSTING, GATED, WANDERING, LIMITED, NARROW];
 
 /// What the scenarios need to know of the realms.
 pub struct Realms {
@@ -50,7 +53,7 @@ pub struct Realms {
     pub gate: Gate,
     /// The `clientId` of the operator in the realm [`LIMITED`].
     pub limited: String,
-    /// The operator's client and its secret in the realms [`GATED`] and [`WANDERING`].
+    /// The operator's client and its secret in the realms [`GATED`], [`NARROW`] and [`WANDERING`].
     pub client: (String, String),
 }
 
@@ -68,6 +71,12 @@ pub async fn wandering() -> MutexGuard<'static, ()> {
 
 /// The gate before the realm [`GATED`] is this scenario's.
 pub async fn gated() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// The rights in the realm [`NARROW`] are this scenario's.
+pub async fn narrow() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }
@@ -140,8 +149,10 @@ async fn realms(config: &Path, present: &str) -> String {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
     let ours = client("hallpass", secret(&unique("secret")));
     let known = fs::read_to_string(ours["clientSecretFile"].as_str().expect("a file")).expect("a secret");
-    Admin::of_realm(GATED).delete_realm().await;
-    Admin::of_realm(GATED).make_realm("hallpass", &known).await;
+    for name in [GATED, NARROW] {
+        Admin::of_realm(name).delete_realm().await;
+        Admin::of_realm(name).make_realm("hallpass", &known).await;
+    }
     let mut text = String::new();
     for (name, changes) in [
         (UNREACHABLE, json!({"url": "https://127.0.0.1:1"})),
@@ -151,6 +162,7 @@ async fn realms(config: &Path, present: &str) -> String {
         (BY_EMAIL, json!({"identity": {"usernamePrefix": "oidc:", "match": "email", "groupPrefix": "oidc:"}})),
         (GATED, json!({"url": format!("https://127.0.0.1:{port}"), "realm": GATED, "auth": ours})),
         (WANDERING, json!({"realm": WANDERING, "auth": ours})),
+        (NARROW, json!({"realm": NARROW, "auth": ours})),
         (LIMITED, json!({"auth": client(&limited.client_id, secret(&limited.secret))})),
     ] {
         let _ = writeln!(text, "- name: {name}");

@@ -89,9 +89,7 @@ async fn kubectl_tells_people_all_they_need() {
     // Events are written beside the work.
     w.until("the Events are told", async || {
         let told = said(&w.kubectl(&["describe", "areq", &request.name]).await);
-        ["WaitingForVotes", "Approved", "the access is in place until"]
-            .iter()
-            .all(|words| told.contains(words))
+        ["WaitingForVotes", "Approved", "the access is in place until"].iter().all(|words| told.contains(words))
     })
     .await;
     w.clean_up().await;
