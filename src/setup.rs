@@ -266,3 +266,70 @@ async fn take(keycloak: &keycloak::Client, client: &str, step: &Step) -> Result<
     };
     Ok((changed, Vec::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn realm() -> config::Realm {
+        let file = "realms: [{name: prod, url: https://sso.example.com, realm: acme, auth: {clientId: hallpass, clientKeyFile: /key}}]";
+        let config: config::Config = serde_saphyr::from_str(file).expect("a configuration");
+        config.realm(None).expect("the only one").clone()
+    }
+
+    #[test]
+    fn the_right_to_everything_goes_when_there_are_permissions_instead() {
+        let role = Lendable::Named(GrantKind::RealmRole("admin".into()));
+        let lent = Lent { roles: [role.clone()].into(), groups: BTreeSet::new(), manages: false };
+        let plan = plan(&realm(), Some(&lent));
+        assert_eq!(plan.first(), Some(&Step::Client(Authenticator::SignedJwt)));
+        assert_eq!(plan.last(), Some(&Step::Rights { give: READS.to_vec(), take: vec![MANAGE_USERS] }));
+        let only = |of_step: &str| {
+            plan.iter().find_map(|step| match step {
+                Step::Permission { name, only, .. } if *name == of_step => Some(only.clone()),
+                _ => None,
+            })
+        };
+        // None of them is not all of them.
+        assert_eq!(only("lent groups"), Some(Some(Vec::new())));
+        assert_eq!(only("lent roles"), Some(Some(vec![role])));
+        assert_eq!(only("users"), Some(None));
+    }
+
+    #[test]
+    fn users_are_managed_only_where_a_policy_needs_it() {
+        for (manages, scopes) in
+            [(false, "view, map-roles, manage-group-membership all users"), (true, "manage all users")]
+        {
+            let plan = plan(&realm(), Some(&Lent { manages, ..Lent::default() }));
+            let words: Vec<String> = plan.iter().map(ToString::to_string).collect();
+            assert!(words.iter().any(|words| words.ends_with(scopes)), "{words:?}");
+        }
+        assert_eq!(plan(&realm(), None).len(), 2, "a client and its rights");
+    }
+
+    #[test]
+    fn what_is_lent_counts_whatever_its_policy_names_by_now() {
+        let request = |phase: &str, realm: &str| -> AccessRequest {
+            let target = serde_json::json!({"name": "admin", "type": "RealmRole", "id": "r1", "display": "old-name",
+                "preExisting": false, "state": "Mapped"});
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "fix"},
+                "spec": {"policyName": "oncall"},
+                "status": {
+                    "phase": phase,
+                    "subject": {"realm": realm, "realmId": "a", "userId": "u", "username": "alice"},
+                    "grant": {"startsAt": "2026-11-22T10:00:00Z", "deadline": "2026-11-22T11:00:00Z", "targets": [target],
+                        "sessions": "EndAll"},
+                },
+            }))
+            .expect("a request")
+        };
+        let mut lent = Lent::default();
+        lent.add_request(&request("Active", "elsewhere"), &["prod"]);
+        assert_eq!(lent, Lent::default());
+        lent.add_request(&request("Active", "prod"), &["prod"]);
+        let target = Target::RealmRole { id: "r1".into(), name: "old-name".into() };
+        assert_eq!(lent, Lent { roles: [Lendable::Lent(target)].into(), groups: BTreeSet::new(), manages: true });
+    }
+}

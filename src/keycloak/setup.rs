@@ -180,14 +180,13 @@ impl Client {
                 let other = |there: &&Named| !ours(there) && types.contains(&there.resource_type.as_str());
                 return match all.iter().find(other) {
                     None => Ok(false),
-                    Some(Named { name, resource_type, .. }) => Err(Error::new(
-                        Kind::Rejected,
-                        SETUP.label,
-                        format!(
+                    Some(Named { name, resource_type, .. }) => {
+                        let words = format!(
                             "there is the permission {name:?} about {resource_type}: permissions of Keycloak do not add up, and \
-                         beside ours neither would allow anything. Stay with manage-users, or take it away"
-                        ),
-                    )),
+                             beside ours neither would allow anything. Stay with manage-users, or take it away"
+                        );
+                        Err(Error::new(Kind::Rejected, SETUP.label, words))
+                    }
                 };
             }
             self.write(Method::PUT, &[], &json!({"adminPermissionsEnabled": true})).await?;

@@ -78,9 +78,8 @@ async fn what_can_never_be_proved_gone_is_held_until_the_configuration_gives_it_
     for part in ["release.realms", &realm, &alice.user.username, &role.name] {
         assert!(words.contains(part), "{part:?} is missing in {words:?}");
     }
-    let object = request.get().await;
-    assert!(object.metadata.finalizers.is_none_or(|finalizers| finalizers.is_empty()));
-    let grant = object.status.unwrap().grant.unwrap();
+    w.until("it is let go", async || request.get().await.metadata.finalizers.is_none_or(|all| all.is_empty())).await;
+    let grant = request.get().await.status.unwrap().grant.unwrap();
     assert_eq!(grant.ended_at, None, "nobody has seen it go");
     let states: Vec<_> = grant.targets.iter().map(|target| target.state).collect();
     assert_eq!(states, [TargetState::Released, TargetState::Kept]);
