@@ -21,12 +21,17 @@ async fn setup(w: &World, arguments: &[&str]) -> Output {
     hallpass.args(["--realm", NARROW]).args(arguments).output().await.expect("it runs")
 }
 
+/// All that it said.
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
 /// The same as the server's administrator: what it says, a line for each step.
 async fn prepare(w: &World, profile: &str, password: &Path) -> Vec<String> {
     let password = password.display().to_string();
     let administrator = ["--administrator", &w.keycloak.stack.admin_user, "--password-file", &password];
     let output = setup(w, &[&["--profile", profile], &administrator[..]].concat()).await;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert!(!text.contains(&w.keycloak.stack.admin_password), "the password is nowhere");
     text.lines().skip(1).map(ToOwned::to_owned).collect()
@@ -73,7 +78,7 @@ async fn a_realm_is_prepared_so_that_only_what_policies_name_can_be_lent() {
     // when it is only said what would be done
     let output = setup(&w, &["--profile", "limited"]).await;
     // then
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = said(&output);
     assert!(output.status.success() && text.contains("Nothing was changed"), "{text}");
     assert!(text.contains(&format!("may map-role realm role {:?}", role.name)), "{text}");
     assert!(text.contains("and not manage-users") && !text.contains(&other.name), "{text}");
@@ -149,7 +154,7 @@ async fn a_realm_is_prepared_so_that_only_what_policies_name_can_be_lent() {
     // when there are no policies
     let output = setup(&w, &["--profile", "limited"]).await;
     // then
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = said(&output);
     assert!(!output.status.success() && text.contains("there is no policy for realm narrow"), "{text}");
     k.clean_up().await;
 }
@@ -177,7 +182,7 @@ async fn permissions_of_others_are_left_alone_and_named() {
     let administrator = ["--administrator", &w.keycloak.stack.admin_user, "--password-file", &password];
     let output = setup(&w, &[&["--profile", "limited"], &administrator[..]].concat()).await;
     // then
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = said(&output);
     assert!(!output.status.success(), "{text}");
     assert!(
         text.contains(&format!(
@@ -197,14 +202,14 @@ async fn a_realm_that_cannot_be_prepared_says_why() {
     realms::ready().await;
     let wrong = file("password", "a-password-that-is-wrong").display().to_string();
     let output = setup(&w, &["--administrator", &w.keycloak.stack.admin_user, "--password-file", &wrong]).await;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = said(&output);
     assert!(!output.status.success(), "{text}");
     assert!(text.contains("is the password of") && !text.contains("a-password-that-is-wrong"), "{text}");
     // when there is no such realm in the file
     let mut hallpass = Command::new(&w.stack.operator.binary);
     hallpass.args(["keycloak-setup", "--realm", "nowhere", "--config"]).arg(&w.stack.operator.config);
     let output = hallpass.output().await.unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = said(&output);
     assert!(
         !output.status.success() && text.contains("\"nowhere\" is not in the configuration; it has prod"),
         "{text}"
