@@ -23,7 +23,7 @@ use super::{
 
 /// So long a removal waits for its place, before its time begins. If the wait were part of that, most of a thousand that are due
 /// at once would have none left, and would have to queue again and again.
-const LONGEST_QUEUE: Duration = Duration::from_secs(10);
+const LONGEST_QUEUE: Duration = Duration::from_secs(30);
 
 const MAP: Endpoint = Endpoint { label: "map", right: "manage-users (or may not map this role)" };
 const UNMAP: Endpoint = Endpoint { label: "unmap", right: "manage-users (or may not map this role)" };
