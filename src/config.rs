@@ -265,6 +265,11 @@ impl Config {
 }
 
 impl Realm {
+    /// Which realm of Keycloak it is: one can be configured under several names.
+    pub fn place(&self) -> (&str, &str) {
+        (&self.url, &self.realm)
+    }
+
     /// `HTTPS://SSO.example.com:443` is `https://sso.example.com`: whose holdings are whose is told by the URL.
     fn write_the_urls_one_way(&mut self) {
         for text in self.former_urls.iter_mut().chain([&mut self.url]) {

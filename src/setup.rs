@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     api::{AccessPolicy, AccessRequest, AccessRequestStatus, AtEnd, Phase},
     config::{self, Credential},
-    controller::{chain, locate, unpinned},
+    controller::{chain, locate, unpinned, words},
     domain::{GrantKind, Policy},
     keycloak::{self, Administrator, Authenticator, Subjects, Target},
 };
@@ -58,8 +58,8 @@ impl Lent {
         config: &[config::Realm],
     ) -> Result<Self, Box<dyn Error>> {
         // One realm of Keycloak can be configured under several names.
-        let place = |realm: &config::Realm| (realm.url.clone(), realm.realm.clone(), realm.auth.client_id.clone());
-        let names: Vec<&str> = config.iter().filter(|one| place(one) == place(realm)).map(|one| &*one.name).collect();
+        let same = |one: &&config::Realm| one.place() == realm.place() && one.auth.client_id == realm.auth.client_id;
+        let names: Vec<&str> = config.iter().filter(same).map(|one| &*one.name).collect();
         let mut lent = Self::default();
         let policies: Vec<AccessPolicy> = all(client.clone()).await?;
         let mut policies = policies.iter().filter(|policy| names.contains(&&*policy.spec.realm)).peekable();
@@ -67,10 +67,8 @@ impl Lent {
             return Err(format!("there is no policy for realm {}: apply the policies first", names.join(", ")).into());
         }
         for policy in policies {
-            lent.add_policy(&Policy::parse(policy).map_err(|problems| {
-                let words: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
-                format!("policy {}: {}", policy.name_any(), words.join("; "))
-            })?);
+            let parsed = Policy::parse(policy);
+            lent.add_policy(&parsed.map_err(|problems| format!("policy {}: {}", policy.name_any(), words(&problems)))?);
         }
         let requests: Vec<AccessRequest> = all(client).await?;
         for request in requests.iter().filter(|request| !request.phase().is_some_and(Phase::is_final)) {

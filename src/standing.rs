@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::{
     api::{AccessPolicy, AccessRequest, TargetType},
     config::Config,
-    controller::{Realm, chain, locate},
+    controller::{Realm, chain, locate, words},
     domain::{Policy, duration::whole_seconds},
     keycloak::{Change, Kind, Target, User},
     leader::{Leadership, Times},
@@ -87,9 +87,8 @@ pub async fn report(client: Client, config: Config) -> Result<Report, Box<dyn Er
             Ok(policy) => match Policy::parse(&policy) {
                 Ok(policy) => of_realm.entry(policy.realm.clone()).or_default().push(policy),
                 Err(problems) => {
-                    let words: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
                     let name = policy.metadata.name.unwrap_or_default();
-                    report.missing.push(format!("policy {name}: {}", words.join("; ")));
+                    report.missing.push(format!("policy {name}: {}", words(&problems)));
                 }
             },
             Err(invalid) => {

@@ -60,6 +60,7 @@ use crate::{
 
 pub use clocks::clock_of_keycloak_problem;
 pub use error::{Error, chain};
+pub use policies::words;
 pub use reach::test_realms;
 pub use realm::{Realm, locate, unpinned};
 pub use run::{SILENCE, Wiring, run, stopped};
@@ -232,9 +233,8 @@ impl Context {
 
     /// Whether the operator's rights in a realm reach no further than its policies; nothing before that was looked at.
     fn privilege(&self, realm: &Realm) -> Option<Privilege> {
-        let place = |realm: &Realm| (realm.config.url.clone(), realm.config.realm.clone());
         let here = |policy: &AccessPolicy| {
-            self.realms.get(&policy.spec.realm).is_some_and(|theirs| place(theirs) == place(realm))
+            self.realms.get(&policy.spec.realm).is_some_and(|theirs| theirs.config.place() == realm.config.place())
         };
         let policies = self.policies.state();
         let named = policies.iter().filter(|policy| here(policy)).flat_map(|policy| &policy.spec.grants);
@@ -256,7 +256,7 @@ impl Context {
             phases: requests.iter().filter_map(Request::phase).collect(),
             overdue: requests.iter().filter(live).filter(late).count(),
             taken_away: requests.iter().filter(lacks).count(),
-            in_force: self.health().guard.is_ok(),
+            in_force: self.guard_state.lock().unwrap_or_else(PoisonError::into_inner).is_ok(),
             realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state().is_ok())).collect(),
             leader: self.leadership.may_give().is_ok(),
             older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),

@@ -275,11 +275,11 @@ impl Context {
 
     /// Grants of a policy whose holder would be an approver somewhere.
     pub fn make_approvers(&self, policy: &Policy, realm: &Realm) -> Vec<Problem> {
-        let place = |realm: &Realm| (realm.config.url.clone(), realm.config.realm.clone());
         let all = self.policies.state();
         let others = all.iter().filter_map(|other| Policy::parse(other).ok()).filter_map(|other| {
             // One realm of Keycloak can be configured under several names, each with a prefix of its own.
-            let theirs = self.realms.get(&other.realm).filter(|theirs| place(theirs) == place(realm))?;
+            let theirs =
+                self.realms.get(&other.realm).filter(|theirs| theirs.config.place() == realm.config.place())?;
             Some((theirs.config.identity.group_prefix.clone(), other))
         });
         let own = (realm.config.identity.group_prefix.clone(), policy.clone());

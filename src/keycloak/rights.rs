@@ -154,9 +154,8 @@ impl Client {
 
     /// With `manage-users`, or with permissions that let it map roles and change memberships.
     async fn may_lend_at_all(&self) -> Result<bool, Error> {
-        let own = format!("service-account-{}", self.0.tokens.client_id);
-        let Some(own) = self.find_user_by(UserMatch::Username, &own).await? else { return Ok(false) };
-        let own: WithAccess = self.0.read(USER, Path::of(&["users", &own.id])?, Time::PerRead).await?;
+        let own = self.own_account().await?;
+        let own: WithAccess = self.0.read(USER, Path::of(&["users", &own])?, Time::PerRead).await?;
         Ok(own.may("mapRoles") && own.may("manageGroupMembership"))
     }
 
