@@ -189,8 +189,7 @@ async fn a_manifest_that_still_lies_in_git_gives_nothing_twice() {
     let scene = Scene::new(World::new().await, &["lead"]).await;
     let manifest = scene.manifest().with("preApproved", json!(true)).lasting("5s");
     let request = scene.submits(&manifest).await;
-    request.reaches(Phase::Active).await;
-    request.reaches(Phase::Expired).await;
+    request.runs_out().await;
     // when
     scene.prunes(&request).await;
     let again = scene.submits(&manifest).await;
@@ -257,11 +256,10 @@ async fn an_automatic_policy_lends_to_others_in_a_window_only_and_once() {
     // then
     assert!(answer.contains("spec.notBefore and spec.notAfter are needed"), "{answer}");
     let request = scene.submits(&manifest).await;
-    request.reaches(Phase::Active).await;
-    request.reaches(Phase::Expired).await;
+    request.runs_out().await;
     scene.submits(&manifest.named("again")).await.says(Phase::Rejected, "StartsOnce").await;
     // Alice, for herself, may ask as often as she likes.
-    alice.asks(&policy).lasting("5s").create().await.unwrap().reaches(Phase::Active).await;
+    alice.asks(&policy).lasting("10m").create().await.unwrap().reaches(Phase::Active).await;
     w.clean_up().await;
 }
 
@@ -271,8 +269,7 @@ async fn a_lost_record_starts_nothing_whose_window_has_begun() {
     let scene = Scene::new(World::alone().await, &["lead"]).await;
     let manifest = scene.manifest().with("preApproved", json!(true)).lasting("5s");
     let request = scene.submits(&manifest).await;
-    request.reaches(Phase::Active).await;
-    request.reaches(Phase::Expired).await;
+    request.runs_out().await;
     scene.prunes(&request).await;
     // when
     scene.w.does(&["delete", "configmap", "hallpass-started", "--namespace=hallpass-system"]).await;

@@ -201,6 +201,14 @@ impl Request {
         self.wait(&format!("{phase:?}"), patience, |status| status.phase == Some(phase)).await
     }
 
+    /// Waits until what it gave has run out. Does not look for a short grant while it lives: on a busy machine it may be
+    /// over before anybody looks.
+    pub async fn runs_out(&self) -> AccessRequestStatus {
+        let status = self.reaches(Phase::Expired).await;
+        assert!(status.grant.is_some(), "{} has expired without a grant", self.name);
+        status
+    }
+
     /// Waits until the request is in this phase for this reason; answers with the message.
     pub async fn says(&self, phase: Phase, reason: &str) -> String {
         let status = self
