@@ -35,17 +35,16 @@ fn project(path: &str) -> PathBuf {
 /// Runs a tool of the stack with this standard input; what it wrote, and whether it succeeded.
 fn run(tool: &str, kubeconfig: &Value, arguments: &[&str], input: &str) -> (bool, String) {
     let stack = stack();
-    let program = stack[tool].as_str().expect("a path in stack.json");
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("KUBECONFIG", kubeconfig.as_str().expect("a path in stack.json"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect(program);
+    let mut command = Command::new(stack[tool].as_str().expect("a path in stack.json"));
+    command.args(arguments).env("KUBECONFIG", kubeconfig.as_str().expect("a path in stack.json"));
+    feed(&mut command, input)
+}
+
+fn feed(command: &mut Command, input: &str) -> (bool, String) {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("standard input");
-    let Output { status, stdout, stderr } = child.wait_with_output().expect(program);
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
     (status.success(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
 }
 
@@ -229,6 +228,35 @@ fn what_is_not_asked_for_is_not_there_and_what_is_asked_for_is_about_the_operato
         let arguments = ["create", "--dry-run=server", "--validate=strict", "--filename=-"];
         let (done, text) = kubectl(&arguments, &object.to_string());
         assert!(done, "{text}");
+    }
+}
+
+/// A version of each minor that the chart is for, as client-go has it.
+const KUBERNETES: [&str; 6] = ["0.32.13", "0.33.13", "0.34.13", "0.35.10", "0.36.6", "0.37.2"];
+
+#[test]
+fn each_supported_version_of_kubernetes_knows_every_field() {
+    for version in KUBERNETES {
+        let kubernetes = format!("1{}", version.trim_start_matches('0'));
+        let mut arguments = vec!["--kube-version", &kubernetes, "--set", OPTIONS];
+        // It is there since then.
+        if version >= "0.36" {
+            arguments.extend(["--api-versions", MUTATING]);
+        }
+        let (done, text) = template(&example("helm-values.yaml"), &arguments);
+        assert!(done, "{text}");
+        let knows = |text: &str| {
+            let mut schemas = Command::new("go");
+            schemas.current_dir(project("dev/schemas")).args(["run", ".", &format!("v{version}")]);
+            feed(&mut schemas, text)
+        };
+        let (done, words) = knows(&text);
+        let others = "not looked at: apiextensions.k8s.io/v1 CustomResourceDefinition, \
+                      monitoring.coreos.com/v1 PrometheusRule, monitoring.coreos.com/v1 ServiceMonitor\n";
+        assert!(done && words.ends_with(others), "{kubernetes}: {words}");
+        // It would notice.
+        let (done, words) = knows(&text.replace("replicas:", "replica:"));
+        assert!(!done && words.contains("Deployment hallpass: .spec.replica: field not declared"), "{words}");
     }
 }
 
