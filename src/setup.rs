@@ -220,7 +220,7 @@ pub async fn apply(
                 let without = left_out.iter().map(|what| format!(", without {what}"));
                 Ok(words.to_owned() + &without.collect::<String>())
             }
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(chain(&*error)),
         };
         let failed = state.is_err();
         lines.push((step.to_string(), state));
@@ -232,7 +232,7 @@ pub async fn apply(
 }
 
 /// Takes a step: whether something was changed, and what was left out.
-async fn take(keycloak: &keycloak::Client, client: &str, step: &Step) -> Result<(bool, Vec<String>), keycloak::Error> {
+async fn take(keycloak: &keycloak::Client, client: &str, step: &Step) -> Result<(bool, Vec<String>), Box<dyn Error>> {
     let changed = match step {
         Step::Client(authenticator) => keycloak.prepare_client(client, authenticator).await?,
         Step::Rights { give, take } => keycloak.prepare_rights(client, give, take).await?,
@@ -242,16 +242,16 @@ async fn take(keycloak: &keycloak::Client, client: &str, step: &Step) -> Result<
             for lendable in only.iter().flatten() {
                 let found = match lendable {
                     Lendable::Lent(target) => keycloak.is_still_there(target).await?.then(|| target.clone()),
-                    Lendable::Named(kind) => match locate(keycloak, kind).await? {
-                        // The operator lends it only where two allow it, and then with manage-users.
-                        Some(target) if keycloak.reaches_admin(&target).await?.is_some() => {
-                            left_out.push(format!("{kind} (it leads to Keycloak's administration)"));
-                            continue;
-                        }
-                        found => found,
-                    },
+                    Lendable::Named(kind) => locate(keycloak, kind).await?,
                 };
                 match found {
+                    // The operator lends it only where two allow it, and then with manage-users.
+                    Some(target) if keycloak.reaches_admin(&target).await?.is_some() => match lendable {
+                        Lendable::Named(_) => left_out.push(format!("{lendable} (it leads to Keycloak's administration)")),
+                        // Without a permission it could not be taken away any more. And if somebody else has written that
+                        // status, a permission is what he was after.
+                        Lendable::Lent(_) => return Err(format!("{lendable} leads to Keycloak's administration, and no permission is made for that: see who has it, and wait until it has ended").into()),
+                    },
                     Some(target) if ids.iter().all(|id| id != target.id()) => ids.push(target.id().to_owned()),
                     Some(_) => {}
                     None => left_out.push(format!("{lendable} (it is not there)")),

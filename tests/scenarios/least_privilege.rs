@@ -197,6 +197,47 @@ async fn permissions_of_others_are_left_alone_and_named() {
 }
 
 #[tokio::test]
+async fn a_status_that_somebody_else_wrote_gets_no_permission_for_administration() {
+    // given
+    let w = World::alone().await;
+    let _turn = realms::narrow().await;
+    let (k, alice) = (Admin::of_realm(NARROW), w.person("alice").await);
+    let (user, role) = (k.user_named(&alice.user.username).await, k.realm_role("admin").await);
+    let policy = w.policy("narrow").realm(NARROW).requester(&alice).automatic().realm_role("admin", &role.name);
+    let policy = policy.ready().await;
+    let password = file("password", &w.keycloak.stack.admin_password);
+    prepare(&w, "manage-users", &password).await;
+    let request = alice.asks(&policy).create().await.unwrap();
+    request.reaches(Phase::Active).await;
+    // when
+    w.operator("stop").await;
+    let realm_admin = k.find_client_role("realm-management", "realm-admin").await;
+    w.stack
+        .edit_in_etcd(&request.namespace, &request.name, |object| {
+            let target = &mut object["status"]["grant"]["targets"][0];
+            target["type"] = json!("ClientRole");
+            target["client"] = json!(realm_admin.client);
+            target["id"] = json!(realm_admin.id);
+            target["display"] = json!(realm_admin.name);
+        })
+        .await;
+    let password = password.display().to_string();
+    let administrator = ["--administrator", &w.keycloak.stack.admin_user, "--password-file", &password];
+    let output = setup(&w, &[&["--profile", "limited"], &administrator[..]].concat()).await;
+    // then
+    let text = said(&output);
+    assert!(!output.status.success(), "{text}");
+    let last = text.lines().rfind(|line| line.starts_with("[-] ")).expect("a step that failed");
+    assert!(last.contains("(lent now) leads to Keycloak's administration"), "{text}");
+    assert!(!text.contains("and not manage-users: "), "the operator can still take it away: {text}");
+    w.operator("start").await;
+    w.until("it is over", async || !k.has(&user, &role).await).await;
+    prepare(&w, "manage-users", Path::new(&password)).await;
+    w.clean_up().await;
+    k.clean_up().await;
+}
+
+#[tokio::test]
 async fn a_realm_that_cannot_be_prepared_says_why() {
     let w = World::new().await;
     realms::ready().await;
