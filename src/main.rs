@@ -30,6 +30,7 @@ use kube::{
     api::{ListParams, PostParams},
     core::PartialObjectMeta,
 };
+use reqwest::header::{HeaderValue, USER_AGENT};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -296,6 +297,8 @@ async fn api_server() -> Result<kube::Config, String> {
     config.read_timeout = Some(SILENCE);
     // Time in which a connection is not used is no silence.
     config.reset_reader_on_write = true;
+    // The audit log names whoever asks.
+    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("hallpass/", env!("CARGO_PKG_VERSION")))));
     Ok(config)
 }
 

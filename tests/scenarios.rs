@@ -111,6 +111,8 @@ mod request;
 mod required_actions;
 #[path = "scenarios/restarts.rs"]
 mod restarts;
+#[path = "scenarios/rights.rs"]
+mod rights;
 #[path = "scenarios/sealing.rs"]
 mod sealing;
 #[path = "scenarios/secretless.rs"]

@@ -12,6 +12,7 @@ use crate::{
     adversary_cast::{ADMIN, NAMES, OPERATOR, STAGES},
     adversary_ledger::{Entry, History, Version, signals, text},
     adversary_moves::{FORGE_STATUS, Kind, Move, TAKE_FINALIZERS},
+    attacks_cast::replacing,
 };
 
 /// What is sent.
@@ -20,6 +21,7 @@ enum Verb {
     Merge(Value),
     Json(Value),
     Status(Value),
+    ReplaceStatus(Value, Value),
     Apply(&'static str, Value),
     Replace(Value),
     Delete,
@@ -217,7 +219,8 @@ impl Arena {
                 note("kubectl.kubernetes.io/last-applied-configuration".into(), json!(planted.to_string()))
             }
             Kind::StatusInMain => Verb::Merge(json!({"status": forged_status(self, m, target)})),
-            Kind::Status if who == OPERATOR => Verb::Status(operators(m, target)?),
+            // It may replace a status, not patch it.
+            Kind::Status if who == OPERATOR => Verb::ReplaceStatus(target.newest.clone(), operators(m, target)?),
             Kind::Status => Verb::Status(json!({"status": forged_status(self, m, target)})),
             Kind::ForgeStatus if FORGE_STATUS => Verb::Status(json!({
                 "metadata": {"uid": target.uid}, "status": forged_status(self, m, target),
@@ -290,6 +293,13 @@ impl Arena {
             }
             Verb::Status(body) => {
                 (format!("patch status {body}"), at.patch_subresource("status", name, &plain, &Patch::Merge(body)))
+            }
+            Verb::ReplaceStatus(object, change) => {
+                let body = replacing(object.clone(), change);
+                (
+                    format!("replace status {change}"),
+                    at.replace_subresource("status", name, &PostParams::default(), body),
+                )
             }
             Verb::Apply(manager, body) => {
                 let params = PatchParams::apply(manager).force();

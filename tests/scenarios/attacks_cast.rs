@@ -270,6 +270,11 @@ impl Cast {
                 merge(&mut object, &self.fill(change));
                 requests.replace(&name, &PostParams::default(), object.to_string().into_bytes())
             }
+            // It may replace a status, not patch it.
+            Deed::Sub(sub, patch) if who == Operator => {
+                let object = replacing(self.now().await.expect("it is there"), &self.fill(patch));
+                requests.replace_subresource(sub, &name, &PostParams::default(), object)
+            }
             Deed::Sub(sub, patch) => requests.patch_subresource(sub, &name, &params, &Patch::Merge(self.fill(patch))),
             Deed::Delete => requests.delete(&name, &DeleteParams::default()),
             Deed::DeleteAll => requests.delete_collection(&DeleteParams::default(), &ListParams::default()),
@@ -330,6 +335,13 @@ fn path(namespace: &str) -> String {
 }
 
 /// A JSON merge patch.
+/// An object with this change, for whatever version of it is there.
+pub fn replacing(mut object: Value, change: &Value) -> Vec<u8> {
+    merge(&mut object, change);
+    object["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
+    object.to_string().into_bytes()
+}
+
 fn merge(object: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else { return *object = patch.clone() };
     for (key, change) in changes {

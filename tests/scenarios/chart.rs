@@ -20,6 +20,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::world::World;
+
 const MUTATING: &str = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy";
 
 fn stack() -> Value {
@@ -69,7 +71,7 @@ fn in_the_cluster(file: &str, values: &str, set: &str) -> (bool, String) {
     run("helm", &stack()["kubeconfig"], &all, values)
 }
 
-fn example(file: &str) -> String {
+pub fn example(file: &str) -> String {
     fs::read_to_string(project("examples").join(file)).expect(file)
 }
 
@@ -77,13 +79,13 @@ fn parsed(file: &str) -> Value {
     serde_saphyr::from_str(&example(file)).expect(file)
 }
 
-fn rendered(values: &str, arguments: &[&str]) -> Vec<Value> {
+pub fn rendered(values: &str, arguments: &[&str]) -> Vec<Value> {
     let (done, text) = template(values, arguments);
     assert!(done, "{text}");
     serde_saphyr::from_multiple(&text).expect(&text)
 }
 
-fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+pub fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
     found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
 }
@@ -408,6 +410,8 @@ fn what_is_lent_is_ended_before_anything_is_uninstalled() {
 
 #[tokio::test]
 async fn what_is_installed_is_in_force_as_the_operator_sees_it() {
+    // Nobody weakens it meanwhile.
+    let w = World::new().await;
     let kubeconfig = &stack()["operator"]["kubeconfig"];
     let (done, me) = run("kubectl", kubeconfig, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"], "");
     assert!(done, "{me}");
@@ -418,6 +422,7 @@ async fn what_is_installed_is_in_force_as_the_operator_sees_it() {
     // The stored epoch is the operator's: nothing has changed since.
     let in_force = guard.keep().await.expect("in force");
     assert!(in_force.stamp, "this API server knows MutatingAdmissionPolicies");
+    w.clean_up().await;
 }
 
 #[test]
@@ -427,6 +432,7 @@ fn the_operator_may_do_what_it_does_and_nothing_else() {
         (true, "list accessrequests.hallpass.dev --all-namespaces"),
         (true, "patch accessrequests.hallpass.dev --all-namespaces"),
         (true, "update accessrequests.hallpass.dev --subresource=status --all-namespaces"),
+        (false, "patch accessrequests.hallpass.dev --subresource=status --all-namespaces"),
         (true, "watch accesspolicies.hallpass.dev"),
         (true, "patch accesspolicies.hallpass.dev --subresource=status"),
         (true, "create events.events.k8s.io --all-namespaces"),
