@@ -154,4 +154,3 @@ func schemaText(file string) (string, error) {
 	}
 	return text, err
 }
-

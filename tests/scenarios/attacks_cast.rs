@@ -335,10 +335,9 @@ fn path(namespace: &str) -> String {
 }
 
 /// A JSON merge patch.
-/// An object with this change, for whatever version of it is there.
+/// An object with this change.
 pub fn replacing(mut object: Value, change: &Value) -> Vec<u8> {
     merge(&mut object, change);
-    object["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
     object.to_string().into_bytes()
 }
 
