@@ -23,8 +23,7 @@ import (
 	"strings"
 
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
-	"sigs.k8s.io/yaml"
-	kyaml "sigs.k8s.io/yaml/goyaml.v3"
+	"sigs.k8s.io/yaml/goyaml.v3"
 )
 
 func main() {
@@ -46,31 +45,23 @@ func check(version string, manifests io.Reader, out io.Writer) error {
 	var known int
 	var problems []error
 	var others []string
-	for decoder := kyaml.NewDecoder(manifests); ; {
-		var document kyaml.Node
-		if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+	for decoder := yaml.NewDecoder(manifests); ; {
+		var object map[string]any
+		if err := decoder.Decode(&object); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return err
-		}
-		text, err := kyaml.Marshal(&document)
-		if err != nil {
-			return err
-		}
-		var object map[string]any
-		if err := yaml.Unmarshal(text, &object); err != nil {
 			return err
 		}
 		if object == nil {
 			continue
 		}
-		name, ok := typeName(object)
-		if !ok || !slices.Contains(types.names, name) {
+		type_ := types.Type(typeName(object))
+		if !type_.IsValid() {
 			others = append(others, fmt.Sprintf("%v %v", object["apiVersion"], object["kind"]))
 			continue
 		}
 		known++
-		if _, err := types.parser.Type(name).FromUnstructured(object); err != nil {
+		if _, err := type_.FromUnstructured(object); err != nil {
 			metadata, _ := object["metadata"].(map[string]any)
 			problems = append(problems, fmt.Errorf("%v %v: %w", object["kind"], metadata["name"], err))
 		}
@@ -83,8 +74,8 @@ func check(version string, manifests io.Reader, out io.Writer) error {
 	return errors.Join(problems...)
 }
 
-// typeName is what the schemas call the type of an object.
-func typeName(object map[string]any) (string, bool) {
+// typeName is what the schemas call the type of an object, and nothing that they know for a group that is not Kubernetes' own.
+func typeName(object map[string]any) string {
 	apiVersion, _ := object["apiVersion"].(string)
 	kind, _ := object["kind"].(string)
 	group, version, ok := strings.Cut(apiVersion, "/")
@@ -92,19 +83,14 @@ func typeName(object map[string]any) (string, bool) {
 		group, version = "core", apiVersion
 	}
 	if strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io") {
-		return "", false
+		return ""
 	}
 	group, _, _ = strings.Cut(group, ".")
-	return fmt.Sprintf("io.k8s.api.%s.%s.%s", group, version, kind), true
-}
-
-type schemaSet struct {
-	parser *typed.Parser
-	names  []string
+	return fmt.Sprintf("io.k8s.api.%s.%s.%s", group, version, kind)
 }
 
 // schemas are those of a version of client-go, which is downloaded if it is not there.
-func schemas(version string) (*schemaSet, error) {
+func schemas(version string) (*typed.Parser, error) {
 	download := exec.Command("go", "mod", "download", "-json", "k8s.io/client-go@"+version)
 	download.Stderr = os.Stderr
 	said, err := download.Output()
@@ -119,15 +105,7 @@ func schemas(version string) (*schemaSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := typed.NewParser(typed.YAMLObject(text))
-	if err != nil {
-		return nil, err
-	}
-	set := &schemaSet{parser: parsed}
-	for _, one := range parsed.Schema.Types {
-		set.names = append(set.names, one.Name)
-	}
-	return set, nil
+	return typed.NewParser(typed.YAMLObject(text))
 }
 
 // schemaText is the string in a Go file: `var schemaYAML = typed.YAMLObject("…")`.

@@ -26,11 +26,15 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The same as the server's administrator: what it says, a line for each step.
+/// The same as the server's administrator.
+async fn set_up(w: &World, profile: &str, password: &Path) -> Output {
+    let (administrator, password) = (&w.keycloak.stack.admin_user, password.display().to_string());
+    setup(w, &["--profile", profile, "--administrator", administrator, "--password-file", &password]).await
+}
+
+/// The same, and it succeeds: what it says, a line for each step.
 async fn prepare(w: &World, profile: &str, password: &Path) -> Vec<String> {
-    let password = password.display().to_string();
-    let administrator = ["--administrator", &w.keycloak.stack.admin_user, "--password-file", &password];
-    let output = setup(w, &[&["--profile", profile], &administrator[..]].concat()).await;
+    let output = set_up(w, profile, password).await;
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert!(!text.contains(&w.keycloak.stack.admin_password), "the password is nowhere");
@@ -178,9 +182,7 @@ async fn permissions_of_others_are_left_alone_and_named() {
     let permission = json!({"name": helpdesk, "resourceType": "Users", "scopes": ["view"], "policies": [id]});
     k.call(Method::POST, &format!("{server}/permission/scope"), Some(&permission)).await;
     // when
-    let password = file("password", &w.keycloak.stack.admin_password).display().to_string();
-    let administrator = ["--administrator", &w.keycloak.stack.admin_user, "--password-file", &password];
-    let output = setup(&w, &[&["--profile", "limited"], &administrator[..]].concat()).await;
+    let output = set_up(&w, "limited", &file("password", &w.keycloak.stack.admin_password)).await;
     // then
     let text = said(&output);
     assert!(!output.status.success(), "{text}");
@@ -221,9 +223,7 @@ async fn a_status_that_somebody_else_wrote_gets_no_permission_for_administration
             target["display"] = json!(realm_admin.name);
         })
         .await;
-    let password = password.display().to_string();
-    let administrator = ["--administrator", &w.keycloak.stack.admin_user, "--password-file", &password];
-    let output = setup(&w, &[&["--profile", "limited"], &administrator[..]].concat()).await;
+    let output = set_up(&w, "limited", &password).await;
     // then
     let text = said(&output);
     assert!(!output.status.success(), "{text}");
@@ -232,7 +232,7 @@ async fn a_status_that_somebody_else_wrote_gets_no_permission_for_administration
     assert!(!text.contains("and not manage-users: "), "the operator can still take it away: {text}");
     w.operator("start").await;
     w.until("it is over", async || !k.has(&user, &role).await).await;
-    prepare(&w, "manage-users", Path::new(&password)).await;
+    prepare(&w, "manage-users", &password).await;
     w.clean_up().await;
     k.clean_up().await;
 }
@@ -241,8 +241,7 @@ async fn a_status_that_somebody_else_wrote_gets_no_permission_for_administration
 async fn a_realm_that_cannot_be_prepared_says_why() {
     let w = World::new().await;
     realms::ready().await;
-    let wrong = file("password", "a-password-that-is-wrong").display().to_string();
-    let output = setup(&w, &["--administrator", &w.keycloak.stack.admin_user, "--password-file", &wrong]).await;
+    let output = set_up(&w, "manage-users", &file("password", "a-password-that-is-wrong")).await;
     let text = said(&output);
     assert!(!output.status.success(), "{text}");
     assert!(text.contains("is the password of") && !text.contains("a-password-that-is-wrong"), "{text}");
