@@ -28,28 +28,67 @@ func (s *stack) loadImage(d *nodeDistribution, nameAndSource string) (string, er
 	}
 	file := s.path("node", "image.tar")
 	defer os.Remove(file)
-	importing := []string{"image", "import", "--local"}
+	pack := imageOf
 	if info.IsDir() {
-		if err := quietly("tar", "--create", "--file", file, "--directory", source, "."); err != nil {
-			return "", err
-		}
-		importing = append(importing, "--index-name", name)
-	} else {
-		image, err := imageOf(name, source)
-		if err != nil {
-			return "", err
-		}
-		if err := save(file, image, 0o600); err != nil {
-			return "", err
-		}
+		pack = layoutOf
 	}
-	return name, s.ctr(d, append(importing, file)...)
+	image, err := pack(name, source)
+	if err != nil {
+		return "", err
+	}
+	if err := save(file, image, 0o600); err != nil {
+		return "", err
+	}
+	return name, s.ctr(d, "image", "import", "--local", file)
 }
 
 type packed struct {
 	name string
 	mode int64
 	data []byte
+}
+
+// layoutOf packs an OCI layout, in which its one image has this name and no other: containerd would make one up of the layout's
+// own, and a Pod could be given that one.
+func layoutOf(name, folder string) ([]byte, error) {
+	var files []packed
+	err := filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		inside, err := filepath.Rel(folder, path)
+		if err == nil && inside == "index.json" {
+			data, err = named(name, data)
+		}
+		files = append(files, packed{inside, 0o644, data})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return archive(files)
+}
+
+// named gives the one image of a layout's index a name for containerd.
+func named(name string, index []byte) ([]byte, error) {
+	var content map[string]any
+	if err := json.Unmarshal(index, &content); err != nil {
+		return nil, err
+	}
+	manifests, _ := content["manifests"].([]any)
+	if len(manifests) != 1 {
+		return nil, fmt.Errorf("the index has %d images, not one", len(manifests))
+	}
+	manifest, ok := manifests[0].(map[string]any)
+	if !ok {
+		return nil, errors.New("the index's image is no object")
+	}
+	manifest["annotations"] = map[string]string{"io.containerd.image.name": name}
+	return json.Marshal(content)
 }
 
 // imageOf makes an image with one program, as docker save would write it.
