@@ -42,6 +42,34 @@ fn the_chart_has_the_version_of_the_crate() {
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
 }
 
+/// The names of all values that the chart takes.
+fn names<'a>(schema: &'a Value, found: &mut Vec<&'a str>) {
+    for (name, of_it) in schema["properties"].as_object().into_iter().flatten() {
+        found.push(name);
+        names(of_it, found);
+    }
+    for part in schema
+        .get("items")
+        .into_iter()
+        .chain(schema["definitions"].as_object().into_iter().flat_map(|all| all.values()))
+    {
+        names(part, found);
+    }
+}
+
+/// That `values.yaml` fits the schema is tested at each rendering.
+#[test]
+fn each_value_that_the_schema_takes_is_in_the_values_file() {
+    let schema: Value = serde_json::from_str(&read("charts/hallpass/values.schema.json")).expect("JSON");
+    let (values, mut taken) = (read("charts/hallpass/values.yaml"), Vec::new());
+    names(&schema, &mut taken);
+    assert!(taken.len() > 50, "{taken:?}");
+    // Helm's own, for charts of which this is a part.
+    taken.retain(|name| *name != "global");
+    let missing: Vec<_> = taken.iter().filter(|name| !values.contains(&format!("{name}:"))).collect();
+    assert!(missing.is_empty(), "values.yaml says nothing of {missing:?}");
+}
+
 #[test]
 fn each_admission_file_holds_a_policy_and_its_binding() {
     let files = files("charts/hallpass/files/admission");
