@@ -1,6 +1,6 @@
 # Everything a developer runs. Needed: cargo (Rust 1.95), go (1.26), java (17), mvn; no containers.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs demo check check-rust check-dev deny test cluster-test model fault-test soak image release-check clean
+.PHONY: help up down status logs demo check check-rust check-dev deny test cluster-test model fault-test soak bench image release-check clean
 
 # Tests that need no servers: all of them but these.
 online_tests := tests/scenarios.rs tests/faults.rs tests/cluster.rs
@@ -64,6 +64,11 @@ soak: ## many short requests with random faults, for HALLPASS_SOAK_MINUTES (10)
 	cargo build
 	cargo test --test faults --no-run
 	dev/with-stack cargo test --test faults -- --ignored --nocapture many_short
+
+bench: ## how fast it is beside bare Keycloak: an hour and more; BENCH=WORDS runs those with the words in their names
+	cargo build --release
+	cargo bench --bench hallpass --no-run
+	HALLPASS_BIN="$${CARGO_TARGET_DIR:-target}/release/hallpass" dev/with-stack cargo bench --bench hallpass -- $(BENCH)
 
 image: ## the container image, as an OCI layout in target/image/amd64
 	release/image amd64

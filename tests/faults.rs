@@ -72,6 +72,17 @@ async fn nothing_is_left_whatever_fails_at_any_point_of_a_life() {
     trial::try_points(points, trial::number("HALLPASS_FAULT_MINUTES").map(Duration::from_mins)).await;
 }
 
+/// Unlike times, calls are exact.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_costs_so_many_calls_and_no_more() {
+    let stage = Stage::prepare(1).await;
+    for story in [life::Story::One, life::Story::Three] {
+        let cost = points::cost(&stage, story).await;
+        println!("{story:?}: {cost:#?}");
+    }
+    stage.clear().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_due_does_not_wait_for_a_look_at_another_request_of_the_same_person() {
     let stage = Stage::prepare(1).await;

@@ -45,6 +45,8 @@ pub enum Story {
     /// The same where the sessions of one client end: one in which it takes part, and an offline one. What counts are the calls
     /// that [`Story::Sessions`] has not.
     ClientSessions,
+    /// One request for a realm role, which ends at its deadline: what most lives are.
+    One,
     /// As [`Story::Three`], and the operator is killed when all is given: what counts are the calls of its next start.
     Start,
 }
@@ -144,7 +146,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     match story {
         Story::Sessions => stage.signs_in(&user).await,
         Story::ClientSessions => sessions = slot.signs_in(stage, &user).await,
-        Story::Three | Story::Overlap | Story::Start => {}
+        Story::Three | Story::Overlap | Story::One | Story::Start => {}
     }
     let before = stage.holdings(&user).await;
     let mut life = Life::of(stage, slot, user.clone()).await;
@@ -155,7 +157,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     life.policy = match story {
         Story::Sessions => &slot.ending_sessions,
         Story::ClientSessions => &slot.ending_client_sessions,
-        Story::Three | Story::Overlap | Story::Start => &slot.policy,
+        Story::Three | Story::Overlap | Story::One | Story::Start => &slot.policy,
     };
     let undertaker = point
         .filter(|point| point.then != Then::Nothing)
@@ -164,7 +166,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     let lived = match story {
         Story::Three => life.three().await,
         Story::Overlap => life.overlap().await,
-        Story::Sessions => life.alone("realm").await,
+        Story::One | Story::Sessions => life.alone("realm").await,
         Story::ClientSessions => life.alone("client").await,
         Story::Start => life.start(&company).await,
     };

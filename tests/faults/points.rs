@@ -1,6 +1,6 @@
 //! Every point of a life: which calls there are, and which faults make sense at each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 
@@ -67,6 +67,17 @@ pub async fn record(stage: &Stage) -> Vec<Calls> {
     told.clear(stage).await;
     stage.forget();
     calls
+}
+
+/// How often the operator makes each kind of call about the person of a story in which nothing fails.
+pub async fn cost(stage: &Stage, story: Story) -> BTreeMap<String, usize> {
+    let told = live(stage, &stage.slots[0], Company::none(), story, None).await;
+    assert_eq!(told.problems, Vec::<String>::new(), "{story:?} without a fault");
+    // The last of each kind knows how many there were.
+    let cost = stage.script.places_of(told.life).into_iter().map(|place| (place.kind, place.nth)).collect();
+    told.clear(stage).await;
+    stage.forget();
+    cost
 }
 
 fn first_of_each(places: &[Place], most: usize) -> Vec<Place> {

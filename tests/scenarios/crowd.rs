@@ -1,7 +1,8 @@
 //! Many people at once, each with a request. They are made in one call, and need not sign in.
+#![allow(dead_code, reason = "each scenario needs another part")]
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     env,
     time::Duration,
 };
@@ -56,6 +57,11 @@ impl Crowd {
         Duration::from_secs(30) + Duration::from_millis(500) * self.size()
     }
 
+    /// What the API server calls one of them.
+    pub fn username(&self, i: usize) -> String {
+        format!("oidc:{}-{i}", self.start)
+    }
+
     /// How many they are.
     pub fn size(&self) -> u32 {
         u32::try_from(self.ids.len()).expect("few")
@@ -66,7 +72,7 @@ impl Crowd {
         stream::iter(0..self.ids.len())
             .map(|i| (i, until(i)))
             .map(async |(i, end)| {
-                let username = format!("oidc:{}-{i}", self.start);
+                let username = self.username(i);
                 let client = w.somebody_called(&username).await;
                 let ask = Ask::of(w, &username, &policy.name).with("notAfter", json!(end.to_string()));
                 ask.create_with(&client).await.expect("asked")
@@ -126,6 +132,52 @@ pub async fn holders(keycloak: &Admin, role: &Role) -> BTreeSet<String> {
     let users = keycloak.get(&format!("roles/{}/users?max=5000", role.name)).await;
     let id = |user: &serde_json::Value| user["id"].as_str().expect("an id").to_owned();
     users.as_array().expect("users").iter().map(id).collect()
+}
+
+/// How long after the end Keycloak removed a role from each of them, the first of them first: for the first time, and for the
+/// last. They have one role each. A removal that is repeated because its status could not be written has an event, too.
+pub async fn lags(keycloak: &Admin, crowd: &Crowd, end: Timestamp) -> [Vec<Duration>; 2] {
+    let lags = removals(keycloak, crowd, end).await;
+    assert_eq!(lags.len(), crowd.ids.len(), "each was removed");
+    [0, 1].map(|i| {
+        let mut lags: Vec<Duration> = lags.values().map(|both| both[i]).collect();
+        lags.sort();
+        lags
+    })
+}
+
+/// The same, by the ids of person and role.
+pub async fn removals(keycloak: &Admin, crowd: &Crowd, end: Timestamp) -> BTreeMap<(String, String), [Duration; 2]> {
+    let there: HashSet<&str> = crowd.ids.iter().map(String::as_str).collect();
+    let mut removals: BTreeMap<(String, String), [Duration; 2]> = BTreeMap::new();
+    let since = end.as_millisecond();
+    for page in 0.. {
+        let query = "admin-events?operationTypes=DELETE&resourceTypes=REALM_ROLE_MAPPING&max=1000";
+        let events = keycloak.get(&format!("{query}&first={}", page * 1000)).await;
+        let events = events.as_array().expect("events");
+        // The newest are first.
+        for event in events {
+            let time = event["time"].as_i64().expect("a time");
+            let user = event["resourcePath"].as_str().and_then(|path| path.split('/').nth(1)).unwrap_or_default();
+            if !there.contains(user) {
+                continue;
+            }
+            let lag = Duration::from_millis(u64::try_from(time - since).expect("not before the end"));
+            let roles = event["representation"].as_str().unwrap_or_default();
+            let key = (user.to_owned(), roles.to_owned());
+            removals.entry(key).or_insert([lag; 2])[0] = lag;
+        }
+        let older = events.last().is_none_or(|event| event["time"].as_i64().is_none_or(|time| time < since));
+        if older {
+            break;
+        }
+    }
+    removals
+}
+
+/// The lag that so many in a hundred do not exceed.
+pub fn percentile(lags: &[Duration], percent: usize) -> Duration {
+    lags[(lags.len() * percent / 100).min(lags.len() - 1)]
 }
 
 /// A time of whole seconds from now.

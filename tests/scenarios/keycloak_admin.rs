@@ -502,6 +502,13 @@ impl Admin {
         self.call(Method::GET, place, None).await.1
     }
 
+    /// Asks for anything else, by its URL.
+    pub async fn get_at(&self, url: &str) -> Value {
+        let answer = self.http.get(url).bearer_auth(self.session().await).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        answer.json().await.unwrap_or_else(|error| panic!("{url}: {error:?}"))
+    }
+
     /// Any call below the realm that must succeed: the id of what was made, and the body.
     pub async fn call(&self, method: Method, place: &str, body: Option<&Value>) -> (Option<String>, Value) {
         let (status, id, body) = self.try_call(method.clone(), place, body).await;

@@ -7,14 +7,13 @@ use std::{
 
 use futures::StreamExt;
 use hallpass::api::Phase;
-use jiff::Timestamp;
 use kube::{
     ResourceExt,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 
 use crate::{
-    crowd::{Crowd, are_in_phase, comes, from_now, holders, requests, size_or},
+    crowd::{Crowd, are_in_phase, comes, from_now, holders, lags, percentile, requests, size_or},
     gate::Mode,
     keycloak_admin::Admin,
     realms::{self, GATED},
@@ -30,35 +29,6 @@ const SLOW_GRANTS: usize = 40;
 const DELAY: Duration = Duration::from_secs(1);
 /// So many removals the operator has under way at once.
 const AT_ONCE: u32 = 8;
-
-/// How long after the end Keycloak removed a role from each of them, the first of them first: for the first time, and for the
-/// last. They have one role each. A removal that is repeated because its status could not be written has an event, too.
-async fn lags(keycloak: &Admin, crowd: &Crowd, end: Timestamp) -> [Vec<Duration>; 2] {
-    let query = "admin-events?operationTypes=DELETE&resourceTypes=REALM_ROLE_MAPPING&max=5000";
-    let events = keycloak.get(query).await;
-    let lag =
-        |time: i64| Duration::from_millis(u64::try_from(time - end.as_millisecond()).expect("not before the end"));
-    let mut lags: BTreeMap<&str, [Duration; 2]> = BTreeMap::new();
-    // The newest are first.
-    for event in events.as_array().expect("events") {
-        let user = event["resourcePath"].as_str().and_then(|path| path.split('/').nth(1)).unwrap_or_default();
-        if let Some(id) = crowd.ids.iter().find(|id| *id == user) {
-            let lag = lag(event["time"].as_i64().expect("a time"));
-            lags.entry(id).or_insert([lag; 2])[0] = lag;
-        }
-    }
-    assert_eq!(lags.len(), crowd.ids.len(), "each was removed");
-    [0, 1].map(|i| {
-        let mut lags: Vec<Duration> = lags.values().map(|both| both[i]).collect();
-        lags.sort();
-        lags
-    })
-}
-
-/// The lag that so many in a hundred do not exceed.
-fn percentile(lags: &[Duration], percent: usize) -> Duration {
-    lags[(lags.len() * percent / 100).min(lags.len() - 1)]
-}
 
 fn tell(lags: &[Vec<Duration>; 2]) {
     for (time, lags) in ["first", "last"].into_iter().zip(lags) {

@@ -118,6 +118,11 @@ impl Ask {
         Ok(Request { world: self.world, namespace: self.namespace, name: self.name, uid })
     }
 
+    /// Has the API server try it; answers with what it says against it.
+    pub async fn try_out(self, client: &Client) -> Result<(), String> {
+        self.send(client, true).await.map(drop)
+    }
+
     /// Sends it with this client in whichever of these versions takes it first.
     pub async fn create_as(self, client: &Client, versions: &[&str]) -> Option<Request> {
         for version in versions {

@@ -89,13 +89,29 @@ pub struct Operator {
 impl Stack {
     /// Changes what etcd keeps of a request, behind the API server's back.
     pub async fn edit_in_etcd(&self, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) {
-        let key = in_etcd(namespace, name);
-        let found = self.ask_etcd("range", json!({ "key": key })).await;
+        let mut object = self.read_in_etcd(namespace, name).await;
+        edit(&mut object);
+        self.put_in_etcd(namespace, name, &object).await;
+    }
+
+    /// What etcd keeps of a request.
+    pub async fn read_in_etcd(&self, namespace: &str, name: &str) -> Value {
+        let found = self.ask_etcd("range", json!({ "key": in_etcd(namespace, name) })).await;
         let stored = found["kvs"][0]["value"].as_str().expect("the request is in etcd");
         let stored = BASE64_STANDARD.decode(stored).expect("base64");
-        let mut object: Value = serde_json::from_slice(&stored).expect("JSON: custom resources are stored so");
-        edit(&mut object);
-        self.ask_etcd("put", json!({ "key": key, "value": BASE64_STANDARD.encode(object.to_string()) })).await;
+        serde_json::from_slice(&stored).expect("JSON: custom resources are stored so")
+    }
+
+    /// Puts a request into etcd, behind the API server's back.
+    pub async fn put_in_etcd(&self, namespace: &str, name: &str, object: &Value) {
+        let value = BASE64_STANDARD.encode(object.to_string());
+        self.ask_etcd("put", json!({ "key": in_etcd(namespace, name), "value": value })).await;
+    }
+
+    /// Removes all requests of a namespace from etcd whose names begin with this and a digit.
+    pub async fn forget_in_etcd(&self, namespace: &str, start: &str) {
+        let (from, to) = (in_etcd(namespace, start), in_etcd(namespace, &format!("{start}:")));
+        self.ask_etcd("deleterange", json!({ "key": from, "range_end": to })).await;
     }
 
     /// Removes a request from etcd, behind the API server's back: no finalizer is asked.

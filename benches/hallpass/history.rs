@@ -1,0 +1,153 @@
+//! What many requests cost that are over, or live: they are copies of one, put into etcd with seals of their own.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use hallpass::{
+    api::{AccessRequestStatus, Phase},
+    guard::{keyring, seal::Keys},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use serde_json::{Value, json};
+
+use crate::{
+    crowd::Crowd,
+    one_grant::{after, when},
+    operator::Process,
+    policy::Policy,
+    request::Ask,
+    results::{Aim, Row, Unit, Values},
+    stage::Stage,
+    world::World,
+};
+
+const NAME: &str = "history";
+/// Puts into etcd at once.
+const AT_ONCE: usize = 16;
+
+pub async fn run(stage: &mut Stage) {
+    let w = stage.w.clone();
+    let role = w.keycloak.realm_role("history").await;
+    let policy = w.policy("history").realm_role("role", &role.name).everybody().automatic().ready().await;
+    let crowd = Crowd::of(&w.keycloak, 1).await;
+    let over = request(&w, &policy, &crowd, "5s", Phase::Expired).await;
+    let live = request(&w, &policy, &crowd, "1h", Phase::Active).await;
+    stage.starts().await;
+    let empty = Process::of(&w.stack).resident();
+    let mut before: Option<Values> = None;
+    let one = |value: f64| Values::from_iter([value]);
+    for size in stage.size(vec![0, 10_000, 100_000], vec![0, 20]) {
+        let (started, resident) = with(stage, &over, size).await;
+        let grants = cost(stage, &policy).await;
+        let words = format!("{size} final requests");
+        stage.add(Row::new(NAME, format!("{words}: start to ready"), Unit::Seconds, one(started.as_secs_f64())));
+        stage.add(
+            Row::new(NAME, format!("{words}: resident memory"), Unit::MiB, one(resident)).beside("none", one(empty)),
+        );
+        let row = Row::new(NAME, format!("{words}: create to mapped"), Unit::Milliseconds, grants.clone());
+        stage.add(match &before {
+            Some(before) => row.beside("none", before.clone()),
+            None => row,
+        });
+        before.get_or_insert(grants);
+        forget(stage).await;
+    }
+    let mut sizes = Vec::new();
+    for size in stage.size(vec![1, 1000, 10_000], vec![1, 20]) {
+        let (started, resident) = with(stage, &live, size).await;
+        let words = format!("{size} live requests");
+        let row = Row::new(NAME, format!("{words}: start to ready"), Unit::Seconds, one(started.as_secs_f64()));
+        stage.add(if size == 10_000 { row.aims(Aim::AtMost(5.0)) } else { row });
+        let row = Row::new(NAME, format!("{words}: resident memory"), Unit::MiB, one(resident));
+        stage.add(if size == 1000 { row.aims(Aim::AtMost(25.0)) } else { row });
+        sizes.push((size as f64, resident));
+        forget(stage).await;
+    }
+    if let [.., (less, before), (more, then)] = sizes[..] {
+        let each = (then - before) * 1024.0 / (more - less);
+        stage.add(Row::new(NAME, "each further live request", Unit::KiB, one(each)).aims(Aim::AtMost(1.0)));
+    }
+    stage.clear().await;
+    crowd.leave(&w.keycloak).await;
+}
+
+/// A request that somebody made and Hallpass answered, as etcd has it.
+async fn request(w: &World, policy: &Policy, crowd: &Crowd, duration: &str, phase: Phase) -> Value {
+    let username = crowd.username(0);
+    let client = w.somebody_called(&username).await;
+    let request = Ask::of(w, &username, &policy.name).lasting(duration).create_with(&client).await.expect("asked");
+    request.reaches(phase).await;
+    w.stack.read_in_etcd(&w.namespace, &request.name).await
+}
+
+/// Starts the operator with so many copies of a request; how long that took, and what is resident then.
+async fn with(stage: &Stage, request: &Value, size: usize) -> (Duration, f64) {
+    stage.stops().await;
+    let keys = keys(&stage.w).await;
+    let stack = &stage.w.stack;
+    stream::iter(0..size)
+        .for_each_concurrent(AT_ONCE, async |i| {
+            let copy = copy(request, i, &keys);
+            let name = copy["metadata"]["name"].as_str().expect("a name").to_owned();
+            stack.put_in_etcd(&stage.w.namespace, &name, &copy).await;
+        })
+        .await;
+    let took = stage.starts().await;
+    // What a start is followed by is over.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    (took, Process::of(stack).resident())
+}
+
+fn copy(request: &Value, i: usize, keys: &Keys) -> Value {
+    let mut copy = request.clone();
+    let uid = format!("00000000-0000-4000-8000-{i:012}");
+    copy["metadata"]["name"] = json!(format!("copy-{i}"));
+    copy["metadata"]["uid"] = json!(uid);
+    copy["status"]["subject"]["userId"] = json!(format!("00000000-0000-4000-9000-{i:012}"));
+    let mut status: AccessRequestStatus = serde_json::from_value(copy["status"].clone()).expect("a status");
+    status.seal = keys.seal(&uid, &status);
+    copy["status"] = serde_json::to_value(status).expect("JSON");
+    copy
+}
+
+async fn keys(w: &World) -> Keys {
+    let secrets: Api<Secret> = Api::namespaced(w.admin.clone(), "hallpass-system");
+    let mut keys = Keys::default();
+    for (id, bytes) in secrets.get(keyring::SECRET).await.expect("the keys").data.unwrap_or_default() {
+        keys.add(&id, &bytes.0).expect("a key");
+    }
+    keys
+}
+
+/// Takes the copies away again, while nobody looks.
+async fn forget(stage: &Stage) {
+    stage.stops().await;
+    stage.w.stack.forget_in_etcd(&stage.w.namespace, "copy-").await;
+    stage.starts().await;
+}
+
+/// From the creation of a request to its mapping, several times.
+async fn cost(stage: &Stage, policy: &Policy) -> Values {
+    let (w, times) = (&stage.w, stage.size(20, 1));
+    let crowd = Crowd::of(&w.keycloak, times).await;
+    let mut took = Vec::new();
+    for i in 0..times {
+        let username = crowd.username(i);
+        let client = w.somebody_called(&username).await;
+        let ask = Ask::of(w, &username, &policy.name).lasting("5s");
+        let begin = Timestamp::now();
+        let request = ask.create_with(&client).await.expect("asked");
+        request.reaches(Phase::Active).await;
+        took.push(after(begin, when(&w.keycloak, &crowd.ids[i], "CREATE").await));
+    }
+    for request in crate::crowd::requests(w).await.iter().filter(|request| request.phase() == Some(Phase::Active)) {
+        let name = request.metadata.name.clone().unwrap_or_default();
+        if request.spec.duration.as_deref() == Some("5s") {
+            crate::request::Request::new(w, &name, "").reaches(Phase::Expired).await;
+        }
+    }
+    crowd.leave(&w.keycloak).await;
+    Values::of_times(&took)
+}

@@ -1,0 +1,183 @@
+//! Many requests that are made and approved as fast as clients can.
+
+use std::{
+    collections::HashSet,
+    fs,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use hallpass::api::{APPROVE, AccessRequest, AccessRequestStatus, Phase};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher, watcher::Event},
+};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::{
+    bare::{Bare, TO_KEYCLOAK},
+    crowd::Crowd,
+    keycloak_admin::{Role, unique},
+    operator::Process,
+    people::Person,
+    policy::Policy,
+    request::{Ask, Request},
+    results::{Aim, Row, Unit, Values},
+    stage::Stage,
+};
+
+const NAME: &str = "mass start";
+/// So many people ask at once, and so many vote.
+const CLIENTS: usize = 8;
+
+struct Scene {
+    approver: Person,
+    voting: Client,
+    policy: Policy,
+    role: Role,
+    crowd: Crowd,
+    asking: Vec<Client>,
+}
+
+impl Scene {
+    async fn prepare(stage: &Stage, size: usize) -> Self {
+        let w = &stage.w;
+        let role = w.keycloak.realm_role("many").await;
+        let approver = w.person("approver").await;
+        let policy = w.policy("many").realm_role("role", &role.name).everybody().stage("lead", 1, [&approver]);
+        let policy = policy.ready().await;
+        let crowd = Crowd::of(&w.keycloak, size).await;
+        let mut asking = Vec::new();
+        for i in 0..size {
+            asking.push(w.somebody_called(&crowd.username(i)).await);
+        }
+        Self { voting: approver.client().await, approver, policy, role, crowd, asking }
+    }
+
+    async fn ask(&self, stage: &Stage, i: usize) -> Request {
+        let ask = Ask::of(&stage.w, &self.crowd.username(i), &self.policy.name).lasting("30m");
+        ask.create_with(&self.asking[i]).await.expect("asked")
+    }
+
+    async fn vote(&self, namespace: &str, name: &str, ballot: &str) {
+        let key = format!("{APPROVE}{ballot}.lead.{}", unique("v"));
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: self.approver.username}}}));
+        let api: Api<AccessRequest> = Api::namespaced(self.voting.clone(), namespace);
+        api.patch(name, &PatchParams::default(), &patch).await.expect("a vote");
+    }
+}
+
+/// What the first request has shown: its status while it waits and when it is active, and how many statuses were written.
+struct Sample {
+    waiting: AccessRequestStatus,
+    active: AccessRequestStatus,
+    writes: usize,
+}
+
+pub async fn run(stage: &mut Stage) {
+    let (size, rounds) = stage.size((250, 3), (4, 1));
+    let scene = Scene::prepare(stage, size).await;
+    let sample = sample(stage, &scene).await;
+    let (mut times, mut peaks, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        stage.starts().await;
+        times.push(with_hallpass(stage, &scene, size).await);
+        peaks.push(Process::of(&stage.w.stack).peak());
+        stage.clear().await;
+        stage.stops().await;
+        bare.push(without_hallpass(stage, &scene, &sample, size).await);
+        stage.clear().await;
+    }
+    stage.starts().await;
+    scene.crowd.leave(&stage.w.keycloak).await;
+    let rate = |times: &[Duration]| times.iter().map(|time| size as f64 / time.as_secs_f64()).collect::<Values>();
+    let row = Row::new(NAME, format!("{size} requests from create to active"), Unit::PerSecond, rate(&times));
+    let what = format!("the same calls and {} statuses each", sample.writes);
+    stage.add(row.beside(&what, rate(&bare)).aims(Aim::RatioAtLeast(0.7)));
+    let peaks = peaks.into_iter().collect();
+    stage.add(Row::new(NAME, "peak of resident memory", Unit::MiB, peaks).aims(Aim::AtMost(30.0)));
+}
+
+async fn sample(stage: &Stage, scene: &Scene) -> Sample {
+    let request = scene.ask(stage, 0).await;
+    let waiting = request.until("a ballot", |status| status.ballot.is_some()).await;
+    scene.vote(&request.namespace, &request.name, waiting.ballot.as_deref().expect("a ballot")).await;
+    let active = request.reaches(Phase::Active).await;
+    let writes = fs::read_to_string(&stage.w.stack.audit_log).expect("an audit log");
+    let of_status = |line: &&str| {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        let object = &line["objectRef"];
+        line["stage"] == "ResponseComplete"
+            && line["verb"] == "update"
+            && object["name"] == request.name.as_str()
+            && object["subresource"] == "status"
+    };
+    let writes = writes.lines().filter(|line| line.contains(&request.name)).filter(of_status).count();
+    stage.clear().await;
+    Sample { waiting, active, writes }
+}
+
+async fn with_hallpass(stage: &Stage, scene: &Scene, size: usize) -> Duration {
+    let requests = stage.w.requests();
+    let (at_once, begin) = (Semaphore::new(CLIENTS), Instant::now());
+    let asking = stream::iter(0..size).for_each_concurrent(CLIENTS, async |i| drop(scene.ask(stage, i).await));
+    let voting = async {
+        let (mut voted, mut active) = (HashSet::new(), HashSet::new());
+        let (sender, votes) = futures::channel::mpsc::unbounded::<(String, String, String)>();
+        let watching = async {
+            let mut events = watcher(requests, watcher::Config::default()).default_backoff().boxed();
+            while active.len() < size {
+                let Some(Ok(Event::InitApply(request) | Event::Apply(request))) = events.next().await else { continue };
+                let (name, status) = (request.name_any(), request.status.clone().unwrap_or_default());
+                if status.phase == Some(Phase::Active) {
+                    active.insert(name);
+                } else if let Some(ballot) = status.ballot.filter(|_| status.phase == Some(Phase::Pending))
+                    && voted.insert(name.clone())
+                {
+                    let _ = sender.unbounded_send((request.namespace().unwrap_or_default(), name, ballot));
+                }
+            }
+            sender.close_channel();
+        };
+        let voting = votes.for_each_concurrent(CLIENTS, async |(namespace, name, ballot)| {
+            let _permit = at_once.acquire().await;
+            scene.vote(&namespace, &name, &ballot).await;
+        });
+        futures::future::join(watching, voting).await;
+    };
+    let both = futures::future::join(asking, voting);
+    tokio::time::timeout(Duration::from_mins(5), both).await.expect("all are active");
+    begin.elapsed()
+}
+
+/// What has to be done for each in any case: nothing waits for another request.
+async fn without_hallpass(stage: &Stage, scene: &Scene, sample: &Sample, size: usize) -> Duration {
+    let bare = stage.bare().await;
+    let all: Vec<usize> = (0..size).collect();
+    let took = Bare::each(TO_KEYCLOAK, &all, async |i| {
+        let (user, username) = (&scene.crowd.ids[*i], scene.crowd.username(*i));
+        let request = scene.ask(stage, *i).await;
+        let object = bare.finalizer(&request.get().await, true).await;
+        bare.get(&format!("users?exact=true&username={}", username.trim_start_matches("oidc:"))).await;
+        bare.write(&object, &sample.waiting).await;
+        scene.vote(&request.namespace, &request.name, sample.waiting.ballot.as_deref().expect("a ballot")).await;
+        bare.get(&format!("users/{user}/role-mappings/realm")).await;
+        let mut object = request.get().await;
+        for _ in 2..sample.writes {
+            object = bare.write(&object, &sample.active).await;
+        }
+        bare.map(user, &scene.role).await;
+        bare.write(&object, &sample.active).await;
+    })
+    .await;
+    // Its finalizers are nobody's.
+    for i in crate::crowd::requests(&stage.w).await {
+        bare.finalizer(&i, false).await;
+    }
+    for user in &scene.crowd.ids {
+        bare.unmap(user, &scene.role).await;
+    }
+    took
+}

@@ -1,0 +1,129 @@
+//! One grant at a time, while nothing else happens.
+
+use std::time::Duration;
+
+use hallpass::api::{APPROVE, AccessRequest, Phase};
+use jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{
+    crowd::Crowd,
+    keycloak_admin::{Admin, Role, unique},
+    people::Person,
+    policy::Policy,
+    request::{Ask, Request},
+    results::{Aim, Row, Unit, Values},
+    stage::Stage,
+};
+
+const NAME: &str = "one grant";
+/// The shortest that there is.
+const LASTS: Duration = Duration::from_secs(5);
+
+/// When Keycloak did something to the one realm role of somebody.
+pub async fn when(keycloak: &Admin, user: &str, deed: &str) -> Timestamp {
+    let path = format!("users/{user}/role-mappings/realm");
+    let events = keycloak.get(&format!("admin-events?operationTypes={deed}&resourcePath={path}&max=1")).await;
+    Timestamp::from_millisecond(events[0]["time"].as_i64().expect("an event")).expect("a time")
+}
+
+/// How long after a time something was; at once, if the clocks' milliseconds say that it was before.
+pub fn after(begin: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(begin)).unwrap_or_default()
+}
+
+/// A stage with one approver, who votes.
+struct Scene {
+    approver: Person,
+    voting: Client,
+    policy: Policy,
+    role: Role,
+}
+
+impl Scene {
+    async fn prepare(stage: &Stage) -> Self {
+        let w = &stage.w;
+        let role = w.keycloak.realm_role("one").await;
+        let approver = w.person("approver").await;
+        let policy = w.policy("one").realm_role("role", &role.name).everybody().stage("lead", 1, [&approver]);
+        let policy = policy.ready().await;
+        Self { voting: approver.client().await, approver, policy, role }
+    }
+
+    async fn ask(&self, stage: &Stage, crowd: &Crowd, i: usize) -> Request {
+        let username = crowd.username(i);
+        let ask = Ask::of(&stage.w, &username, &self.policy.name).lasting(&format!("{}s", LASTS.as_secs()));
+        ask.create_with(&stage.w.somebody_called(&username).await).await.expect("asked")
+    }
+
+    /// The deciding vote; when it was sent.
+    async fn vote(&self, request: &Request, ballot: &str) -> Timestamp {
+        let key = format!("{APPROVE}{ballot}.lead.{}", unique("v"));
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: self.approver.username}}}));
+        let api: Api<AccessRequest> = request.api(self.voting.clone());
+        let begin = Timestamp::now();
+        api.patch(&request.name, &PatchParams::default(), &patch).await.expect("a vote");
+        begin
+    }
+}
+
+pub async fn run(stage: &mut Stage) {
+    let times = stage.size(100, 3);
+    let scene = Scene::prepare(stage).await;
+    let keycloak = &stage.w.keycloak;
+    let crowd = Crowd::of(keycloak, times).await;
+    let mut votes = Vec::new();
+    for i in 0..times {
+        let request = scene.ask(stage, &crowd, i).await;
+        let ballot = request.ballot().await;
+        votes.push((request.clone(), scene.vote(&request, &ballot).await));
+        request.reaches(Phase::Active).await;
+        // Whatever it is that a vote sets in motion: the next one is not to meet it.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    let (mut mapped, mut unmapped, mut sample) = (Vec::new(), Vec::new(), None);
+    for (i, (request, voted)) in votes.iter().enumerate() {
+        let status = request.reaches(Phase::Expired).await;
+        let deadline = status.grant.as_ref().expect("a grant").deadline.0;
+        mapped.push(after(*voted, when(keycloak, &crowd.ids[i], "CREATE").await));
+        unmapped.push(after(deadline, when(keycloak, &crowd.ids[i], "DELETE").await));
+        sample = Some(request.get().await);
+    }
+    let sample = sample.and_then(|request| request.status).expect("a status");
+    stage.clear().await;
+    let waiting: Vec<Request> = futures::future::join_all((0..times).map(|i| scene.ask(stage, &crowd, i))).await;
+    let mut ballots = Vec::new();
+    for request in &waiting {
+        ballots.push(request.ballot().await);
+    }
+    stage.stops().await;
+    let bare = stage.bare().await;
+    let (mut bare_mapped, mut bare_unmapped) = (Vec::new(), Vec::new());
+    for (i, request) in waiting.iter().enumerate() {
+        let user = &crowd.ids[i];
+        let voted = scene.vote(request, &ballots[i]).await;
+        let now = request.get().await;
+        bare.write(&now, &sample).await;
+        bare.map(user, &scene.role).await;
+        bare_mapped.push(after(voted, when(keycloak, user, "CREATE").await));
+        let begin = Timestamp::now();
+        bare.unmap(user, &scene.role).await;
+        bare_unmapped.push(after(begin, when(keycloak, user, "DELETE").await));
+    }
+    stage.clear().await;
+    stage.starts().await;
+    crowd.leave(&stage.w.keycloak).await;
+    let row = |words: &str, times: &[Duration]| Row::new(NAME, words, Unit::Milliseconds, Values::of_times(times));
+    let mapping = row("deciding vote to mapped", &mapped);
+    let mapping = mapping.beside("vote, one status, mapping", Values::of_times(&bare_mapped));
+    stage.add(mapping.aims(Aim::RatioAtMost(2.0)));
+    let lag = Values::of_times(&unmapped);
+    let p99 = Values::from_iter([lag.percentile(99)]);
+    let ending = row("deadline to unmapped, p50", &unmapped).beside("one call", Values::of_times(&bare_unmapped));
+    stage.add(ending.aims(Aim::AtMost(20.0)));
+    stage.add(Row::new(NAME, "deadline to unmapped, p99", Unit::Milliseconds, p99).aims(Aim::AtMost(250.0)));
+}
