@@ -64,8 +64,11 @@ pub async fn run(stage: &mut Stage) {
             rows.push(Row::new(NAME, words, Unit::Milliseconds, with).beside("without admission policies", without));
         }
     }
-    rows.into_iter().for_each(|row| stage.add(row));
-    for policy in w.policies.lock().expect("lock").drain(..).collect::<Vec<_>>() {
+    for row in rows {
+        stage.add(row);
+    }
+    let policies: Vec<String> = w.policies.lock().expect("lock").drain(..).collect();
+    for policy in policies {
         let _ = w.all_policies().delete(&policy, &DeleteParams::default()).await;
     }
     stage.starts().await;

@@ -25,7 +25,7 @@ pub async fn run(stage: &mut Stage) {
     crowd.ask(&w, &policy, |_| end).await;
     crowd.have_it(&w, end).await;
     // What an activation is followed by is over.
-    tokio::time::sleep(stage.size(Duration::from_secs(60), Duration::from_secs(3))).await;
+    tokio::time::sleep(stage.size(Duration::from_mins(1), Duration::from_secs(3))).await;
     let process = Process::of(&w.stack);
     let (used, asked, keycloak) = (process.used(), calls_to_api_server(&w.stack), calls_to_keycloak(&w.stack).await);
     tokio::time::sleep(lasts).await;

@@ -95,8 +95,8 @@ async fn round(stage: &Stage, shape: Shape) -> Round {
             ask.with("notAfter", json!(end.to_string())).create_with(&client).await.expect("asked");
         })
         .await;
-    let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
-    are_in_phase(w, Phase::Active, grants, left).await.expect("all are active before the end");
+    let patience = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+    are_in_phase(w, Phase::Active, grants, patience).await.expect("all are active before the end");
     comes(end).await;
     let begin = Instant::now();
     are_in_phase(w, Phase::Expired, grants, crowd.patience() * 2).await.expect("all end");

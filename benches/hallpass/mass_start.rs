@@ -125,7 +125,7 @@ async fn with_hallpass(stage: &Stage, scene: &Scene, size: usize) -> Duration {
     let asking = stream::iter(0..size).for_each_concurrent(CLIENTS, async |i| drop(scene.ask(stage, i).await));
     let voting = async {
         let (mut voted, mut active) = (HashSet::new(), HashSet::new());
-        let (sender, votes) = futures::channel::mpsc::unbounded::<(String, String, String)>();
+        let (ballots, to_vote) = futures::channel::mpsc::unbounded::<(String, String, String)>();
         let watching = async {
             let mut events = watcher(requests, watcher::Config::default()).default_backoff().boxed();
             while active.len() < size {
@@ -136,12 +136,12 @@ async fn with_hallpass(stage: &Stage, scene: &Scene, size: usize) -> Duration {
                 } else if let Some(ballot) = status.ballot.filter(|_| status.phase == Some(Phase::Pending))
                     && voted.insert(name.clone())
                 {
-                    let _ = sender.unbounded_send((request.namespace().unwrap_or_default(), name, ballot));
+                    let _ = ballots.unbounded_send((request.namespace().unwrap_or_default(), name, ballot));
                 }
             }
-            sender.close_channel();
+            ballots.close_channel();
         };
-        let voting = votes.for_each_concurrent(CLIENTS, async |(namespace, name, ballot)| {
+        let voting = to_vote.for_each_concurrent(CLIENTS, async |(namespace, name, ballot)| {
             let _permit = at_once.acquire().await;
             scene.vote(&namespace, &name, &ballot).await;
         });

@@ -105,11 +105,11 @@ pub async fn run(stage: &mut Stage) {
     let (mut bare_mapped, mut bare_unmapped) = (Vec::new(), Vec::new());
     for (i, request) in waiting.iter().enumerate() {
         let user = &crowd.ids[i];
-        let voted = scene.vote(request, &ballots[i]).await;
+        let begin = scene.vote(request, &ballots[i]).await;
         let now = request.get().await;
         bare.write(&now, &sample).await;
         bare.map(user, &scene.role).await;
-        bare_mapped.push(after(voted, when(keycloak, user, "CREATE").await));
+        bare_mapped.push(after(begin, when(keycloak, user, "CREATE").await));
         let begin = Timestamp::now();
         bare.unmap(user, &scene.role).await;
         bare_unmapped.push(after(begin, when(keycloak, user, "DELETE").await));

@@ -1,6 +1,6 @@
 //! What was measured, and how it is told: a line for each measure while the run goes on, and a report in Markdown and JSON.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fmt::Write, fs, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -205,11 +205,12 @@ impl Results {
         for row in rows {
             if row.benchmark != benchmark {
                 benchmark = row.benchmark;
-                text += &format!(
+                let _ = write!(
+                    text,
                     "\n## {benchmark}\n\n| measure | Hallpass | beside | ratio | aim |\n|---|---|---|---|---|\n"
                 );
             }
-            text += &format!("| {} |\n", row.cells().join(" | "));
+            let _ = writeln!(text, "| {} |", row.cells().join(" | "));
         }
         text
     }
