@@ -1,6 +1,7 @@
 //! How fast Hallpass is beside bare Keycloak: each benchmark does the same with Hallpass and with a client that only makes
 //! the calls that are needed, in one run, on the servers of a stack. `make bench` runs them and writes a report; arguments are
-//! words in the names of those that are to run, and `--smoke` has them try small numbers, to see that they work.
+//! words in the names of those that are to run. `--most=1000` leaves out larger numbers, `--rounds=1` repeats nothing, and `--smoke`
+//! has them try the smallest, to see that they work.
 #![allow(missing_docs, unreachable_pub, reason = "a binary of benchmarks")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "whatever goes wrong fails the run")]
 #![allow(clippy::cast_precision_loss, reason = "times and counts are far from where it matters")]
@@ -52,7 +53,7 @@ mod stage;
 #[path = "../tests/scenarios/world.rs"]
 mod world;
 
-use stage::Stage;
+use stage::{Limits, Stage};
 
 const ALL: [&str; 8] =
     ["one-grant", "mass-end", "mass-start", "idle", "realm-size", "admission", "sick-keycloak", "history"];
@@ -61,13 +62,15 @@ const ALL: [&str; 8] =
 async fn main() {
     // cargo adds one of its own.
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let option = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name)?.parse::<usize>().ok());
     let smoke = arguments.iter().any(|argument| argument == "--smoke");
+    let limits = Limits { smoke, most: option("--most="), rounds: option("--rounds=") };
     let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     if let Some(unknown) = words.iter().find(|word| !ALL.iter().any(|name| name.contains(word.as_str()))) {
         panic!("no benchmark has {unknown:?} in its name; there are: {}", ALL.join(", "));
     }
     let chosen = ALL.iter().filter(|name| words.is_empty() || words.iter().any(|word| name.contains(word.as_str())));
-    let mut stage = Stage::prepare(smoke).await;
+    let mut stage = Stage::prepare(limits).await;
     for name in chosen {
         println!("# {name}");
         match *name {

@@ -35,7 +35,7 @@ pub async fn run(stage: &mut Stage) {
     let (mut there, mut rows) =
         (w.all_policies().list_metadata(&ListParams::default()).await.expect("policies").items.len(), Vec::new());
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(w.admin.clone());
-    for count in stage.size(vec![1, 100, 1000], vec![1, 3]) {
+    for count in stage.sizes(&[1, 100, 1000], &[1, 3]) {
         while there < count {
             build().create().await.expect("a policy");
             there += 1;

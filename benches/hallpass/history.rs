@@ -38,7 +38,7 @@ pub async fn run(stage: &mut Stage) {
     let empty = Process::of(&w.stack).resident();
     let mut before: Option<Values> = None;
     let one = |value: f64| Values::from_iter([value]);
-    for size in stage.size(vec![0, 10_000, 100_000], vec![0, 20]) {
+    for size in stage.sizes(&[0, 10_000, 100_000], &[0, 20]) {
         let (started, resident) = with(stage, &over, size).await;
         let grants = cost(stage, &policy).await;
         let words = format!("{size} final requests");
@@ -55,7 +55,7 @@ pub async fn run(stage: &mut Stage) {
         forget(stage).await;
     }
     let mut sizes = Vec::new();
-    for size in stage.size(vec![1, 1000, 10_000], vec![1, 20]) {
+    for size in stage.sizes(&[1, 1000, 10_000], &[1, 20]) {
         let (started, resident) = with(stage, &live, size).await;
         let words = format!("{size} live requests");
         let row = Row::new(NAME, format!("{words}: start to ready"), Unit::Seconds, one(started.as_secs_f64()));

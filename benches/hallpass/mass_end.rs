@@ -23,7 +23,6 @@ const NAME: &str = "mass end";
 struct Shape {
     people: usize,
     roles: usize,
-    rounds: usize,
 }
 
 /// What one round has shown.
@@ -38,11 +37,12 @@ struct Round {
 }
 
 pub async fn run(stage: &mut Stage) {
-    let shape = |people, roles, rounds| Shape { people, roles, rounds };
-    let earnest = vec![shape(100, 1, 5), shape(1000, 1, 3), shape(50, 20, 3), shape(5000, 1, 1)];
-    for shape in stage.size(earnest, vec![shape(6, 1, 1), shape(2, 3, 1)]) {
+    let mut shapes: Vec<Shape> =
+        stage.sizes(&[100, 1000, 5000], &[6]).into_iter().map(|people| Shape { people, roles: 1 }).collect();
+    shapes.push(stage.size(Shape { people: 50, roles: 20 }, Shape { people: 2, roles: 3 }));
+    for shape in shapes {
         let mut rounds = Vec::new();
-        for _ in 0..shape.rounds {
+        for _ in 0..stage.rounds(if shape.people > 1000 { 1 } else { 3 }) {
             rounds.push(round(stage, shape).await);
         }
         tell(stage, shape, &rounds);
@@ -50,7 +50,7 @@ pub async fn run(stage: &mut Stage) {
 }
 
 fn tell(stage: &mut Stage, shape: Shape, rounds: &[Round]) {
-    let Shape { people, roles, rounds: _ } = shape;
+    let Shape { people, roles } = shape;
     let grants = people * roles;
     let what = if roles == 1 { format!("{grants} grants") } else { format!("{grants} grants of {people} people") };
     let rate = |time: &dyn Fn(&Round) -> Duration| -> Values {
@@ -73,7 +73,7 @@ fn tell(stage: &mut Stage, shape: Shape, rounds: &[Round]) {
 }
 
 async fn round(stage: &Stage, shape: Shape) -> Round {
-    let Shape { people, roles, rounds: _ } = shape;
+    let Shape { people, roles } = shape;
     let w = &stage.w;
     let mut policy = w.policy("mass").everybody().automatic();
     let mut lent = Vec::new();

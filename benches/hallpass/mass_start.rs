@@ -77,7 +77,7 @@ struct Sample {
 }
 
 pub async fn run(stage: &mut Stage) {
-    let (size, rounds) = stage.size((250, 3), (4, 1));
+    let (size, rounds) = (stage.size(250, 4), stage.rounds(3));
     let scene = Scene::prepare(stage, size).await;
     let sample = sample(stage, &scene).await;
     let (mut times, mut peaks, mut bare) = (Vec::new(), Vec::new(), Vec::new());

@@ -78,12 +78,13 @@ pub async fn run(stage: &mut Stage) {
     let crowd = Crowd::of(keycloak, times).await;
     let mut votes = Vec::new();
     for i in 0..times {
+        // Each deadline is a whole second: what happens then is not to meet the next one.
+        let past = Duration::from_nanos(Timestamp::now().subsec_nanosecond().unsigned_abs().into());
+        tokio::time::sleep(Duration::from_millis(1150).saturating_sub(past)).await;
         let request = scene.ask(stage, &crowd, i).await;
         let ballot = request.ballot().await;
         votes.push((request.clone(), scene.vote(&request, &ballot).await));
         request.reaches(Phase::Active).await;
-        // Whatever it is that a vote sets in motion: the next one is not to meet it.
-        tokio::time::sleep(Duration::from_millis(700)).await;
     }
     let (mut mapped, mut unmapped, mut sample) = (Vec::new(), Vec::new(), None);
     for (i, (request, voted)) in votes.iter().enumerate() {

@@ -21,7 +21,7 @@ const NAME: &str = "realm size";
 const IN_ONE_CALL: usize = 5000;
 
 pub async fn run(stage: &mut Stage) {
-    let (sizes, times) = stage.size((vec![100, 10_000, 100_000], 20), (vec![10, 20], 1));
+    let (sizes, times) = (stage.sizes(&[100, 10_000, 100_000], &[10, 20]), stage.size(20, 1));
     let config = &stage.w.stack.operator.config.clone();
     let before = fs::read_to_string(config).expect("the operator's configuration");
     let secret = config.with_file_name("secrets").join("hallpass-client");

@@ -13,29 +13,51 @@ use crate::{
     world::World,
 };
 
+/// How much is tried.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// The smallest numbers: nothing is measured.
+    pub smoke: bool,
+    /// No more than so many, where there is a choice.
+    pub most: Option<usize>,
+    /// No more rounds than this.
+    pub rounds: Option<usize>,
+}
+
 /// What every benchmark needs.
 pub struct Stage {
     pub w: World,
     pub results: Results,
-    smoke: bool,
+    limits: Limits,
 }
 
 impl Stage {
-    pub async fn prepare(smoke: bool) -> Self {
+    pub async fn prepare(limits: Limits) -> Self {
         let w = World::without_operator().await;
         let config = fs::read_to_string(&w.stack.operator.config).expect("the operator's configuration");
         // These are for tests that want to see something soon.
         let shortened = |line: &&str| ["settleTime", "checkInterval"].iter().any(|key| line.contains(key));
         let plain: String = config.lines().filter(|line| !shortened(line)).map(|line| format!("{line}\n")).collect();
         fs::write(&w.stack.operator.config, plain).expect("the operator's configuration");
-        let stage = Self { results: Results::new(smoke, versions(&w).await), w, smoke };
+        let stage = Self { results: Results::new(limits.smoke, versions(&w).await), w, limits };
         stage.starts().await;
         stage
     }
 
     /// So many in earnest, or so many in a smoke test.
     pub fn size<T>(&self, earnest: T, smoke: T) -> T {
-        if self.smoke { smoke } else { earnest }
+        if self.limits.smoke { smoke } else { earnest }
+    }
+
+    /// Those of these numbers that are not too many.
+    pub fn sizes(&self, earnest: &[usize], smoke: &[usize]) -> Vec<usize> {
+        let all = self.size(earnest, smoke).iter().copied();
+        all.filter(|size| self.limits.most.is_none_or(|most| *size <= most)).collect()
+    }
+
+    /// So many rounds, or fewer.
+    pub fn rounds(&self, earnest: usize) -> usize {
+        self.limits.rounds.unwrap_or(earnest).min(self.size(earnest, 1))
     }
 
     pub fn add(&mut self, row: Row) {

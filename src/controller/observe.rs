@@ -1,7 +1,8 @@
 //! Looks at the world around a request: as much as is needed to decide, and no more.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -15,11 +16,18 @@ use super::{
 use crate::{
     api::{AccessRequest, Phase},
     domain::{
-        self, Guard, Lookup, Needs, Observed, Outcome, People, Policy, PolicyView, ProblemReason, Request, Resolved,
-        TargetsError, delegation,
+        self, Account, Guard, Lookup, Needs, Observed, Outcome, People, Policy, PolicyView, ProblemReason, Request,
+        Resolved, TargetsError, delegation,
     },
     guard::InForce,
 };
+
+/// What has to be known to give something.
+struct Give {
+    account: Option<Result<Account, String>>,
+    targets: Option<Result<Vec<Resolved>, TargetsError>>,
+    lifespan: Option<Result<Duration, String>>,
+}
 
 impl Context {
     /// Everything that has to be known to decide on a request now.
@@ -31,12 +39,26 @@ impl Context {
         now: Timestamp,
     ) -> Result<Observed, Error> {
         let needs = domain::needs(request, now);
+        // The request was seen before this. What else is asked does not wait for the answer.
+        let guard = async { if needs.guard { self.ask_guard().await } else { Guard::NotAsked } };
+        let rest = Box::pin(self.observe_the_rest(request, &needs, siblings, outcomes, now));
+        let (guard, observed) = tokio::join!(guard, rest);
+        Ok(Observed { guard, ..observed? })
+    }
+
+    async fn observe_the_rest(
+        &self,
+        request: &Request,
+        needs: &Needs,
+        siblings: Vec<Request>,
+        outcomes: Vec<Outcome>,
+        now: Timestamp,
+    ) -> Result<Observed, Error> {
         let began = Instant::now();
         let recently = began.checked_sub(RECENT).unwrap_or(began);
-        let guard = if needs.guard { self.ask_guard().await } else { Guard::NotAsked };
-        let Seen { view, groups, rosters } = self.policy_for(request, &needs, now).await?;
+        let Seen { view, groups, rosters } = self.policy_for(request, needs, now).await?;
         let mut observed = Observed {
-            guard,
+            guard: Guard::NotAsked,
             policy: view,
             people: People::new(),
             rosters,
@@ -57,25 +79,36 @@ impl Context {
         if domain::is_over(request, &observed.outcomes, now) {
             observed.token_lifespan = self.lifespan_at_the_end(request).await;
         }
-        let Some(policy) = observed.policy.known() else { return Ok(observed) };
-        let Ok(realm) = self.realm_of(policy) else { return Ok(observed) };
+        let Some(policy) = observed.policy.known().cloned() else { return Ok(observed) };
+        let Ok(realm) = self.realm_of(&policy) else { return Ok(observed) };
         observed.clocks = self.clock_problem(realm);
-        let ready = matches!(observed.policy, PolicyView::Ready(_));
-        let since = |name: &str| if known(name, request, policy) { recently } else { began };
-        let people = if ready { &needs.people } else { &needs.enders };
-        if !people.is_empty() {
-            let names = people.iter().map(|name| (name.clone(), since(name))).collect();
-            observed.people = realm.people(&names, &groups).await;
-        }
-        if !ready {
+        let since = |name: &str| if known(name, request, &policy) { recently } else { began };
+        let ask = |names: &BTreeSet<String>| {
+            let names = names.iter().map(|name| (name.clone(), since(name))).collect();
+            async move { realm.people(&names, &groups).await }
+        };
+        if !matches!(observed.policy, PolicyView::Ready(_)) {
+            observed.people = ask(&needs.enders).await;
             return Ok(observed);
         }
         let gives = request.phase().is_none_or(|phase| phase == Phase::Pending) || needs.targets;
-        if let Some(Lookup::Person(subject)) = observed.people.get(&request.requester).filter(|_| gives) {
-            match realm.id(since(&request.requester)).await {
+        let id = async { if gives { Some(realm.id(since(&request.requester)).await) } else { None } };
+        let give = self.what_to_give(realm, &policy, request, needs);
+        let (people, id, give) = tokio::join!(ask(&needs.people), id, give);
+        observed.people = people;
+        (observed.account, observed.targets, observed.token_lifespan) = match give {
+            Some(Give { account, targets, lifespan }) => (account, targets, lifespan),
+            None => (None, None, observed.token_lifespan),
+        };
+        let subject = match observed.people.get(&request.requester) {
+            Some(Lookup::Person(subject)) => Some(subject.id.clone()),
+            _ => None,
+        };
+        if let (Some(subject), Some(id)) = (subject, id) {
+            match id {
                 Ok(id) => {
                     if needs.record {
-                        let digest = delegation::digest(request, &id, &subject.id);
+                        let digest = delegation::digest(request, &id, &subject);
                         observed.record =
                             Some(self.record.look(&digest, &policy.name).await.map_err(|error| chain(&error)));
                     }
@@ -86,17 +119,27 @@ impl Context {
                 }
             }
         }
-        if needs.targets && !policy.required_actions.is_empty() {
+        Ok(observed)
+    }
+
+    /// What somebody who is to get something has done, what it is, and how long it could be used; nothing if that is not to be
+    /// known.
+    async fn what_to_give(&self, realm: &Realm, policy: &Policy, request: &Request, needs: &Needs) -> Option<Give> {
+        if !needs.targets {
+            return None;
+        }
+        let mut give = Give { account: None, targets: None, lifespan: None };
+        if !policy.required_actions.is_empty() {
             let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
-            observed.account = Some(realm.account_of(user).await.map_err(|error| error.to_string()));
+            give.account = Some(realm.account_of(user).await.map_err(|error| error.to_string()));
         }
         let passes = |account| domain::actions_are_done(request, policy, account);
-        if needs.targets && observed.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
+        if give.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
             let (targets, lifespan) =
                 tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());
-            (observed.targets, observed.token_lifespan) = (Some(targets), Some(lifespan));
+            (give.targets, give.lifespan) = (Some(targets), Some(lifespan));
         }
-        Ok(observed)
+        Some(give)
     }
 
     /// How long access tokens live in the realm in which something was taken away.
@@ -159,9 +202,9 @@ impl Context {
             return Err(TargetsError::Refused(problems.into_iter().map(|problem| problem.message).collect()));
         }
         let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
+        let held = join_all(found.iter().map(|found| realm.keycloak.has(user, &found.target))).await;
         let mut resolved = Vec::new();
-        for found in found {
-            let mapped = realm.keycloak.has(user, &found.target).await;
+        for (found, mapped) in found.into_iter().zip(held) {
             let mapped = mapped.map_err(|error| TargetsError::Unknown(error.to_string()))?;
             let (type_, client) = pinned(&found.target);
             let (id, display, administers) =

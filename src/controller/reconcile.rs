@@ -1,7 +1,8 @@
 //! One request, step by step: observe, decide, report, enact, until there is nothing to do now.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
+use futures::future::join;
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
@@ -36,6 +37,10 @@ const HELD_UP: Duration = Duration::from_secs(2);
 
 /// For so long, and no longer, a turn is waited for with what is done in hand: a process that stops waits for it.
 const KEPT: Duration = Duration::from_secs(10);
+
+/// What is due goes before its status says Revoking, unless it takes longer than this: nobody is to see for longer that it is
+/// Active.
+const SHOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a request leaves the way to another of the same person that falls due.
 const GIVES_WAY: Duration = Duration::from_millis(500);
@@ -168,21 +173,28 @@ impl Context {
         self.forget_what_is_given(&request.uid, &decision.effects);
         let removals = self.removals(object, &decision.effects);
         let removes = !removals.is_empty();
-        let revoking = [request.phase(), decision.status.as_ref().and_then(|status| status.phase)];
+        let ends = [request.phase(), decision.status.as_ref().and_then(|status| status.phase)]
+            .contains(&Some(Phase::Revoking))
+            || request.grant_is_due(now);
         let urgency = if removes {
             Urgency::Removal
-        } else if revoking.contains(&Some(Phase::Revoking)) {
+        } else if ends {
             Urgency::End
         } else {
             Urgency::Other
         };
         // What ends goes by who else holds what it gave, also where nothing is left to do in Keycloak.
-        let about_others =
-            decision.effects.iter().any(Effect::is_about_keycloak) || request.phase() == Some(Phase::Revoking);
+        let about_others = decision.effects.iter().any(Effect::is_about_keycloak)
+            || request.phase() == Some(Phase::Revoking)
+            || request.grant_is_due(now);
         // Others are written by somebody all the time: that keeps nothing from going that is due. What is known now counts.
         let waits_for_others = about_others && !(held_up && removes);
         if waits_for_others && !self.is_fenced(request, urgency).await? {
             return Ok(None);
+        }
+        if self.goes_at_once(request, &decision, &removals, now) {
+            let gone = Box::pin(self.remove_at_once(object, &decision)).await?;
+            return Ok(gone.map(|(recorded, outcomes)| Step { decision, recorded, outcomes }));
         }
         // It is fenced itself by what is written anyhow, or else by a write that says nothing new. What is proved gone is not
         // taken once more by whoever cannot write that: somebody else may lead, and may have given it.
@@ -234,6 +246,54 @@ impl Context {
             tracing::error!(request, target, ?result, "what a forged status gave cannot be taken away yet");
         }
         Ok(Some(Step { decision, recorded, outcomes }))
+    }
+
+    /// Whether what a request lent goes before its status says so: its time is up, which is on record since the beginning, and
+    /// says all that Revoking would. Nothing that was sent before can change it, and nothing of it is gone already.
+    fn goes_at_once(&self, request: &Request, decision: &Decision, removals: &[Effect], now: Timestamp) -> bool {
+        let begins = decision.status.as_ref().and_then(|status| status.phase) == Some(Phase::Revoking);
+        begins
+            && request.grant_is_due(now)
+            && request.forged.is_none()
+            && !removals.is_empty()
+            && removals.len() == decision.effects.len()
+            && self.index.is_fenced(&request.uid)
+            && !self.index.is_vanished(&request.uid)
+    }
+
+    /// Takes away what is due. Its status is written meanwhile if that takes long; if not, it says next that it is gone.
+    /// Nothing comes of it if somebody else wrote in between.
+    async fn remove_at_once(
+        &self,
+        object: &AccessRequest,
+        decision: &Decision,
+    ) -> Result<Option<(AccessRequest, Vec<Outcome>)>, Error> {
+        let mut removal = pin!(self.enact(object, &decision.effects));
+        let early = tokio::time::timeout(SHOWN_AFTER, &mut removal).await;
+        let (written, outcomes) = match (early, decision.status.as_deref()) {
+            (Ok(outcomes), _) => (None, outcomes?),
+            (Err(_), None) => (None, removal.await?),
+            (Err(_), Some(status)) => {
+                let write = report::status(self, object, status, Urgency::Removal);
+                let (written, outcomes) = join(write, removal).await;
+                (Some(written), outcomes?)
+            }
+        };
+        self.remember_what_is_gone(object.metadata.uid.as_deref().unwrap_or_default(), &outcomes);
+        let recorded = match written {
+            None => object.clone(),
+            Some(Ok(written)) => {
+                report::announce(self, object, &written);
+                written
+            }
+            Some(Err(error)) if error.is_conflict() => {
+                return if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) };
+            }
+            Some(Err(error)) => {
+                return Err(if is_done(&outcomes) { Error::WriteStatus(error) } else { Error::NotRemoved(error) });
+            }
+        };
+        Ok(Some((recorded, outcomes)))
     }
 
     /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait

@@ -29,11 +29,12 @@ pub fn is_pre_existing(target: &Resolved, siblings: &[Request]) -> bool {
     target.mapped && !siblings.iter().any(ours)
 }
 
-/// A request that is giving back one of these targets: an activation waits for it.
-pub fn being_removed<'a>(targets: &[Resolved], siblings: &'a [Request]) -> Option<&'a Request> {
+/// A request that is giving back one of these targets: an activation waits for it. What is due is being taken away, whatever
+/// its status says yet.
+pub fn being_removed<'a>(targets: &[Resolved], siblings: &'a [Request], now: Timestamp) -> Option<&'a Request> {
+    let gives_back = |sibling: &Request| sibling.phase() == Some(Phase::Revoking) || sibling.grant_is_due(now);
     siblings.iter().find(|sibling| {
-        sibling.phase() == Some(Phase::Revoking)
-            && targets_of(sibling).any(|theirs| targets.iter().any(|target| target.id == theirs.id))
+        gives_back(sibling) && targets_of(sibling).any(|theirs| targets.iter().any(|target| target.id == theirs.id))
     })
 }
 

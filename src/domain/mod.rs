@@ -212,6 +212,13 @@ pub struct Outcome {
     pub travelling: Option<Timestamp>,
 }
 
+impl Outcome {
+    /// Whether it is a proof that a target is gone.
+    pub fn is_removal(&self) -> bool {
+        self.result == OutcomeResult::Removed
+    }
+}
+
 /// What happened to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutcomeResult {

@@ -177,6 +177,11 @@ impl Request {
         self.deadline().map(|deadline| since.map_or(deadline, |since| since.min(deadline)))
     }
 
+    /// Whether it is live, and its time is up.
+    pub fn grant_is_due(&self, now: Timestamp) -> bool {
+        matches!(self.phase(), Some(Phase::Activating | Phase::Active)) && self.is_due(now)
+    }
+
     /// Whether its time is up, by either clock.
     pub fn is_due(&self, now: Timestamp) -> bool {
         self.deadline().is_some_and(|deadline| self.time_is_up || deadline <= now)

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use futures::future::{join, join3};
 use serde::Deserialize;
 
 use super::{
@@ -55,18 +56,48 @@ impl Client {
     }
 
     async fn walk(&self, target: &Target) -> Result<Option<String>, Error> {
-        self.realm_within(Time::PerRead).await?;
-        let admin_clients = self.admin_clients(Time::PerRead).await?;
-        let mut walk = Walk { client: self, admin_clients, seen: HashSet::new(), queue: VecDeque::new() };
-        match target {
-            Target::Group { id, .. } => walk.start_with_group(id).await?,
-            Target::RealmRole { id, .. } | Target::ClientRole { id, .. } => {
-                let role = self.role_by_id(id, Time::PerRead).await?;
-                let role = role.ok_or_else(|| Error::new(Kind::NotFound, COMPOSITES.label, "the role is gone"))?;
-                walk.add(role, String::new());
+        let first = async {
+            match target {
+                Target::Group { id, .. } => self.roles_of_group(id).await,
+                Target::RealmRole { id, .. } | Target::ClientRole { id, .. } => {
+                    let role = self.role_by_id(id, Time::PerRead).await?;
+                    let role = role.ok_or_else(|| Error::new(Kind::NotFound, COMPOSITES.label, "the role is gone"))?;
+                    Ok(vec![Step { role, via: String::new() }])
+                }
             }
+        };
+        let visible = self.realm_within(Time::PerRead);
+        let (visible, admin_clients, first) = join3(visible, self.admin_clients(Time::PerRead), first).await;
+        visible?;
+        let admin_clients = admin_clients?;
+        let mut walk = Walk { client: self, admin_clients, seen: HashSet::new(), queue: VecDeque::new() };
+        for Step { role, via } in first? {
+            walk.add(role, via);
         }
         walk.finish().await
+    }
+
+    /// A group gives its own roles and those of all its parents. (The composite view of a child group's client roles
+    /// leaves out the parent's, so each group is asked for what it has itself.)
+    async fn roles_of_group(&self, id: &str) -> Result<Vec<Step>, Error> {
+        let mut roles = Vec::new();
+        let mut next = Some(id.to_owned());
+        let mut depth = 0;
+        while let Some(id) = next {
+            depth += 1;
+            let path = Path::of(&["groups", &id, "role-mappings"])?;
+            let mappings = self.0.read(GROUP_MAPPINGS, path, Time::PerRead);
+            let (group, mappings) = join(self.group_by_id(&id, Time::PerRead), mappings).await;
+            let group = group?.filter(|_| depth <= MAX_PARENTS);
+            let group = group.ok_or_else(|| Error::new(Kind::NotFound, GROUP_MAPPINGS.label, "the group is gone"))?;
+            let mappings: GroupMappings = mappings?;
+            let clients = mappings.client_mappings.into_values().flat_map(|client| client.mappings);
+            for role in mappings.realm_mappings.into_iter().chain(clients) {
+                roles.push(Step { role, via: format!(" through group {:?}", group.path) });
+            }
+            next = group.parent_id;
+        }
+        Ok(roles)
     }
 
     /// `realm-management`; in master the `…-realm` clients, one for each realm of the server.
@@ -109,27 +140,6 @@ impl Walk<'_> {
         if self.seen.insert(role.id.clone()) {
             self.queue.push_back(Step { role, via });
         }
-    }
-
-    /// A group gives its own roles and those of all its parents. (The composite view of a child group's client roles
-    /// leaves out the parent's, so each group is asked for what it has itself.)
-    async fn start_with_group(&mut self, id: &str) -> Result<(), Error> {
-        let mut next = Some(id.to_owned());
-        let mut depth = 0;
-        while let Some(id) = next {
-            depth += 1;
-            let group = self.client.group_by_id(&id, Time::PerRead).await?;
-            let group = group.filter(|_| depth <= MAX_PARENTS);
-            let group = group.ok_or_else(|| Error::new(Kind::NotFound, GROUP_MAPPINGS.label, "the group is gone"))?;
-            let path = Path::of(&["groups", &id, "role-mappings"])?;
-            let mappings: GroupMappings = self.client.0.read(GROUP_MAPPINGS, path, Time::PerRead).await?;
-            let clients = mappings.client_mappings.into_values().flat_map(|client| client.mappings);
-            for role in mappings.realm_mappings.into_iter().chain(clients) {
-                self.add(role, format!(" through group {:?}", group.path));
-            }
-            next = group.parent_id;
-        }
-        Ok(())
     }
 
     async fn finish(&mut self) -> Result<Option<String>, Error> {

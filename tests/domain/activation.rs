@@ -180,7 +180,11 @@ fn an_activation_waits_while_the_same_target_is_being_taken_away() {
         answer.is_for(Approved, "WaitingForRevocation").does(&[]).says("team/other");
         answer.next(Next::Retry { until: None });
     }
-    world.beside(&revoking(ours("debug"))).decide(&agreed()).is(Activating);
+    world.clone().beside(&revoking(ours("debug"))).decide(&agreed()).is(Activating);
+    // What is due is being taken away, also if its status does not say so yet.
+    let due = request("other").active(&[ours("admin")]);
+    let late = world.at(3600).beside(&due).decide(&agreed());
+    late.is_for(Approved, "WaitingForRevocation").says("team/other");
 }
 
 #[test]

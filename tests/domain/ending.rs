@@ -125,6 +125,21 @@ fn what_the_subject_had_before_stays() {
 }
 
 #[test]
+fn what_is_due_can_be_gone_before_its_status_says_so() {
+    let (due, in_time) = (world(&policy()).at(3600), world(&policy()).at(10));
+    for live in [active(), request("fix").activating(&[ours("admin")])] {
+        let gone = due.clone().outcome("admin", Removed).decide(&live);
+        gone.is_for(Phase::Expired, "Expired").says("its time is up").does(&["remove finalizer"]);
+        assert_eq!(gone.targets()[0].state, TargetState::Removed);
+        due.clone().fails("admin").decide(&live).is_for(Revoking, "RevocationFailed");
+        // What ends early is recorded first: nobody would know why afterwards.
+        in_time.clone().outcome("admin", Removed).decide(&live.ended(ALICE)).is(Revoking);
+    }
+    let both = request("fix").active(&[ours("admin"), ours("debug")]);
+    due.outcome("admin", Removed).decide(&both).is(Revoking).does(&["unmap debug"]);
+}
+
+#[test]
 fn access_ends_by_way_of_revoking_also_if_nothing_is_to_be_removed() {
     let answer = world(&policy()).at(3600).decide(&request("fix").active(&[theirs("admin")]));
     answer.is_for(Revoking, "Revoking").does(&[]).next(Next::Now);

@@ -27,8 +27,9 @@ fn leads_to(phase: Option<Phase>) -> &'static [Phase] {
         Some(Pending) => &[Approved, Denied, TimedOut, Rejected, Revoked],
         // Denied: by a vote that could not be counted before.
         Some(Approved) => &[Activating, Pending, TimedOut, Rejected, Revoked, Denied],
-        Some(Activating) => &[Active, Revoking],
-        Some(Active) => &[Revoking],
+        // Expired: what is due can be gone before anybody has to say that it is being taken away.
+        Some(Activating) => &[Active, Revoking, Phase::Expired],
+        Some(Active) => &[Revoking, Phase::Expired],
         Some(Revoking) => &[Phase::Expired, Revoked],
         Some(Phase::Expired | Revoked | Denied | TimedOut | Rejected) => &[],
     }

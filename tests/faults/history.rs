@@ -359,7 +359,7 @@ impl<'a> History<'a> {
             let model = self.model.lock().await;
             let mut requests = self.requests().await;
             let has = self.has(&person.user).await;
-            // Revoking is written before anything is taken away: who is Active afterwards had it at that moment.
+            // What is taken away is due or said to be Revoking before: who is Active and not due afterwards had it at that moment.
             let afterwards = self.requests().await.held;
             requests.held.retain(|name| afterwards.contains(name));
             held += model.holds(number, &requests.held).len();

@@ -44,9 +44,24 @@ impl Protocol {
             // There is nothing that could ever be fenced, and it is decided anew, again and again.
             return (next != *state).then_some(next);
         }
+        let unmaps_only = decided.effects.iter().flatten().all(|effect| matches!(effect, Do::Unmap(_)));
+        let begins = decided.status.is_some_and(|status| status.phase == Phase::Revoking);
+        let live = matches!(known.object.status.phase, Phase::Activating | Phase::Active);
+        let at_once = self.rules.due_at_once
+            && known.fenced
+            && !known.vanished
+            && known.found.is_none()
+            && live
+            && known.object.status.is_due(state.now)
+            && begins
+            && decided.effects != Todo::default()
+            && unmaps_only;
         if fences && open && !other.vanished && !other.fenced {
             let (request, status, current) = (number(1 - request), other.object.status, other.current);
             work.sent = Some(Message::Status { request, status, current, fence: true, of: Of::Other });
+        } else if at_once {
+            // As if it took no time: that it is written after a while, beside the removal, is `revoking_first` turned off.
+            work.write = None;
         } else {
             self.writes_first(&mut work);
         }

@@ -41,6 +41,8 @@ const ENDED: Config = with(Budget { user: 1, ..NOTHING });
 const ROLES: Config = with(Budget { role: 1, ..NOTHING });
 const DESTROYED: Config = with(Budget { vanish: 1, ..NOTHING });
 const BOTH_DESTROYED: Config = with(Budget { vanish: 2, ..NOTHING });
+/// The second one ends later.
+const BEYOND: Config = Config { lasting: [1, 2], ..SAME };
 /// The second one begins later and ends earlier.
 const WITHIN: Config = Config { lasting: [2, 1], ..SAME };
 
@@ -48,7 +50,7 @@ mutants! {
     held_by_another_is_taken_for_ours: |rules| rules.domain.inherits_only_ours = false, WITHIN => TAKES_NOTHING;
     what_was_there_is_taken_for_ours: |rules| rules.domain.keeps_theirs = false, SAME => TAKES_NOTHING;
     ours_is_taken_for_what_was_there:
-        |rules| (rules.domain.inherits_ours, rules.domain.hands_over) = (false, false), SAME => COMES_TO_REST;
+        |rules| (rules.domain.inherits_ours, rules.domain.hands_over) = (false, false), BEYOND => COMES_TO_REST;
     what_was_there_is_mapped: |rules| rules.domain.confirms_only = false, MEDDLED => COMES_TO_REST;
     nobody_takes_over:
         |rules| rules.domain.hands_over = false, Config { budget: MEDDLED.budget, ..WITHIN } => COMES_TO_REST;

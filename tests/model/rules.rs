@@ -19,6 +19,8 @@ pub struct Rules {
     /// The status is written before the effects: an intent before its mapping, Revoking before its removal.
     pub intent_first: bool,
     pub revoking_first: bool,
+    /// What is due is removed before its status says so, which then says that it is gone.
+    pub due_at_once: bool,
     /// Before anything is done in Keycloak every open request has an acknowledged write.
     pub fence: bool,
     /// Who takes over takes what the one before may have sent to Keycloak for unsettled.
@@ -77,6 +79,7 @@ pub const ALL: Rules = Rules {
     fresh_list: true,
     intent_first: true,
     revoking_first: true,
+    due_at_once: true,
     fence: true,
     inherits_unsettled: true,
     knows_late_statuses: true,

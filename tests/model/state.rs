@@ -68,6 +68,10 @@ impl Hash for Status {
 }
 
 impl Status {
+    /// Whether its deadline has come.
+    pub fn is_due(self, now: u8) -> bool {
+        self.deadline > 0 && self.deadline <= now
+    }
     pub fn has(self, target: usize) -> bool {
         self.targets >> target & 1 == 1
     }
@@ -111,7 +115,7 @@ impl Object {
     }
     /// Ends by now, or somebody wants it to.
     pub fn is_ending(self, now: u8) -> bool {
-        self.deleting || self.ends || (self.status.deadline > 0 && self.status.deadline <= now)
+        self.deleting || self.ends || self.status.is_due(now)
     }
 }
 

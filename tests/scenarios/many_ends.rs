@@ -115,13 +115,17 @@ async fn many_that_end_while_keycloak_is_slow_are_gone_as_soon_as_its_answers_al
     assert!(last < limit, "{last:?}");
     assert!(holders(&gated, &role).await.is_empty(), "nobody has it");
     // and each said so in order
+    let mut revoking = 0;
     for (name, told) in told.await.expect("told") {
         println!("{name} {told:?}");
         let phases: Vec<Phase> = told.iter().map(|(phase, _)| *phase).collect();
-        let last = phases.iter().rposition(|phase| *phase == Phase::Revoking).expect("it was revoked");
-        assert!(phases[..=last].iter().all(|phase| *phase == Phase::Revoking), "{name}: {told:?}");
-        assert_eq!(phases[last + 1..], [Phase::Expired], "{name}: {told:?}");
+        // The first of them are gone before anybody has to say so.
+        let said = phases.split_last().expect("it ended");
+        assert_eq!(*said.0, Phase::Expired, "{name}: {told:?}");
+        assert!(said.1.iter().all(|phase| *phase == Phase::Revoking), "{name}: {told:?}");
+        revoking += usize::from(!said.1.is_empty());
     }
+    assert!(revoking >= grants / 2, "{revoking} of {grants} said that they were being revoked");
     w.clean_up().await;
     crowd.leave(&gated).await;
     gated.clean_up().await;

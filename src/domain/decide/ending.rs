@@ -4,7 +4,7 @@ use super::{Decision, Draft, Effect, Next, sessions};
 use crate::{
     api::{self, End, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
-        Guard, Lookup, OutcomeResult, PolicyView, Request, Signal, SignalKind,
+        Guard, Lookup, Outcome, OutcomeResult, PolicyView, Request, Signal, SignalKind,
         conditions::{Reason, shortened},
         duration::later,
         holdings::{self, Fate},
@@ -190,8 +190,9 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     }
     let cause = grant.end_reason.unwrap_or(EndReason::Expired);
     let done = grant.targets.iter().all(|target| target.state.is_over());
-    // Whoever watches sees Revoking first, also if nothing has to be removed.
-    if done && draft.request.phase() == Some(Phase::Revoking) {
+    // Whoever watches sees Revoking first, also if nothing has to be removed, unless what was due is gone already.
+    let at_once = draft.request.is_due(draft.now) && draft.observed.outcomes.iter().any(Outcome::is_removal);
+    if done && (at_once || draft.request.phase() == Some(Phase::Revoking)) {
         return over(draft, grant, cause);
     }
     draft.status.grant = Some(grant);

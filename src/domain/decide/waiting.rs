@@ -364,7 +364,7 @@ impl Draft<'_> {
 
     /// Everything was asked again: the finalizer first, then the deadline and the targets are recorded.
     fn activate(mut self, policy: &Policy, targets: &[Resolved]) -> Decision {
-        if let Some(other) = holdings::being_removed(targets, &self.observed.siblings) {
+        if let Some(other) = holdings::being_removed(targets, &self.observed.siblings, self.now) {
             let message = format!("waiting until {}/{} has given the same access back", other.namespace, other.name);
             return self.waits(Phase::Approved, &Reason::new("WaitingForRevocation", message));
         }
