@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::domain::{Request, duration};
 
 /// Default of `realms[].checkInterval`.
-const CHECK_INTERVAL: Duration = Duration::from_mins(1);
+const CHECK_INTERVAL: Duration = Duration::from_mins(10);
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]

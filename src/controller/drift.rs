@@ -26,7 +26,9 @@ use crate::{
 
 /// A mapping is not every node's truth at once: Keycloak's caches are per node.
 const FRESH: Duration = Duration::from_secs(2);
-/// After how many intervals what has ended is looked at again.
+/// A round lasts as long as the interval, and no longer than this: what is live is looked at in part of the rounds.
+const ROUND: Duration = Duration::from_mins(1);
+/// After how many rounds what has ended is looked at again.
 const LOOKS: [u32; 2] = [1, 10];
 
 /// What was found, until somebody looks again.
@@ -69,8 +71,46 @@ enum Look {
     Ended(Arc<AccessRequest>),
 }
 
+/// Live requests by their subjects, in an order that stays.
+type Live = BTreeMap<String, (Holder, Vec<Arc<AccessRequest>>)>;
+
+/// What there is to look at.
+struct Looks {
+    live: Live,
+    looks: Vec<Look>,
+}
+
+/// Whose turn it is to be looked at.
+#[derive(Default)]
+struct Turn {
+    /// Whose it was last.
+    last: String,
+    /// How many could have been looked at besides, whole ones and part of one.
+    owed: f64,
+}
+
+impl Turn {
+    /// The subjects that come next: such a share of all, so that it is each one's turn once in the interval.
+    fn next(&mut self, mut live: Live, share: f64) -> Vec<Look> {
+        #[expect(clippy::cast_precision_loss, reason = "there are not so many")]
+        let all = live.len() as f64;
+        self.owed = all.mul_add(share, self.owed).min(all);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from nothing to all")]
+        let many = self.owed as usize;
+        self.owed = self.owed.fract();
+        let mut after = live.split_off(&self.last);
+        let last = after.remove(&self.last).map(|last| (self.last.clone(), last));
+        let mut looks = Vec::new();
+        for (key, (holder, requests)) in after.into_iter().chain(live).chain(last).take(many) {
+            self.last = key;
+            looks.push(Look::Live(holder, requests));
+        }
+        looks
+    }
+}
+
 impl Context {
-    /// Looks at the holdings in each realm, again and again, evenly over its interval.
+    /// Looks at the holdings in each realm, again and again, at each once in its interval and evenly over it.
     pub async fn look_after_holdings(&self) {
         let realms = self.realms.iter().map(|(name, realm)| self.look_after_holdings_in(name, realm));
         futures::future::join_all(realms).await;
@@ -78,32 +118,35 @@ impl Context {
 
     async fn look_after_holdings_in(&self, name: &str, realm: &Realm) {
         let interval = realm.config.checking_interval();
-        let mut last = Timestamp::now();
+        let round = interval.min(ROUND);
+        let (mut last, mut turn) = (Timestamp::now(), Turn::default());
         loop {
             let (began, now) = (Instant::now(), Timestamp::now());
-            let looks = self.looks(name, last, now, interval);
+            let Looks { live, mut looks } = self.looks(name, last, now, round);
             last = now;
-            let pace = interval / u32::try_from(looks.len()).unwrap_or(u32::MAX).max(1);
+            let share = round.div_duration_f64(interval);
+            looks.extend(turn.next(live, share));
+            let pace = round / u32::try_from(looks.len()).unwrap_or(u32::MAX).max(1);
             for (i, look) in looks.into_iter().enumerate() {
                 // Without this nothing that is seen can be believed.
                 if realm.state().is_ok() {
                     self.look(realm, look, began).await;
                 }
                 let next = pace * u32::try_from(i + 1).unwrap_or(u32::MAX);
-                tokio::time::sleep_until(began + next.min(interval)).await;
+                tokio::time::sleep_until(began + next.min(round)).await;
             }
-            tokio::time::sleep_until(began + interval).await;
+            tokio::time::sleep_until(began + round).await;
         }
     }
 
-    /// All there is to look at in one round.
-    fn looks(&self, realm: &str, last: Timestamp, now: Timestamp, interval: Duration) -> Vec<Look> {
+    /// All that is live, and what has ended and is to be looked at in this round.
+    fn looks(&self, realm: &str, last: Timestamp, now: Timestamp, round: Duration) -> Looks {
         let all = self.index.all();
         let here = |request: &&Arc<AccessRequest>| {
             let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
             subject.is_some_and(|subject| subject.realm == realm)
         };
-        let mut live: BTreeMap<String, (Holder, Vec<Arc<AccessRequest>>)> = BTreeMap::new();
+        let mut live = Live::new();
         let mut looks = Vec::new();
         let (mut uids, mut recent) = (HashSet::new(), HashSet::new());
         for request in &all {
@@ -111,7 +154,7 @@ impl Context {
             let ended = request.grant().and_then(|grant| grant.ended_at.as_ref());
             match (request.phase(), ended) {
                 (Some(Phase::Active), _) => drop(uids.insert(uid)),
-                (Some(phase), Some(ended)) if phase.is_final() && later(ended.0, interval * 12) > now => {
+                (Some(phase), Some(ended)) if phase.is_final() && later(ended.0, round * 12) > now => {
                     recent.insert(uid);
                 }
                 _ => {}
@@ -127,14 +170,13 @@ impl Context {
                 let key = format!("{} {}", holder.realm_id, holder.user_id);
                 live.entry(key).or_insert_with(|| (holder, Vec::new())).1.push(request.clone());
             }
-            let falls = |times: &u32| grant.ended_at.as_ref().map(|ended| later(ended.0, interval * *times));
+            let falls = |times: &u32| grant.ended_at.as_ref().map(|ended| later(ended.0, round * *times));
             let due = LOOKS.iter().filter_map(falls).any(|due| last < due && due <= now);
             if due && request.phase().is_some_and(Phase::is_final) {
                 looks.push(Look::Ended(request.clone()));
             }
         }
-        looks.extend(live.into_values().map(|(holder, requests)| Look::Live(holder, requests)));
-        looks
+        Looks { live, looks }
     }
 
     async fn look(&self, realm: &Realm, look: Look, began: Instant) {
@@ -266,5 +308,40 @@ async fn who(realm: &Realm, user: &str, target: &TargetStatus, change: Change, s
             }
             "somebody".into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(keys: &[&str]) -> Live {
+        let holder = |key: &str| Holder { url: String::new(), realm_id: String::new(), user_id: key.to_owned() };
+        keys.iter().map(|key| ((*key).to_owned(), (holder(key), Vec::new()))).collect()
+    }
+
+    fn next(turn: &mut Turn, keys: &[&str], share: f64) -> Vec<String> {
+        let looks = turn.next(live(keys), share).into_iter();
+        looks.filter_map(|look| if let Look::Live(holder, _) = look { Some(holder.user_id) } else { None }).collect()
+    }
+
+    #[test]
+    fn it_is_everybodys_turn_once_in_the_interval() {
+        let mut turn = Turn::default();
+        let all = ["a", "b", "c", "d", "e"];
+        assert_eq!(next(&mut turn, &all, 0.5), ["a", "b"]);
+        assert_eq!(next(&mut turn, &all, 0.5), ["c", "d", "e"], "half of one was left");
+        assert_eq!(next(&mut turn, &all, 0.5), ["a", "b"], "it goes round");
+        assert_eq!(next(&mut turn, &["a", "c", "e"], 0.5), ["c", "e"], "whose turn it was last is gone");
+        assert_eq!(next(&mut turn, &all, 1.0), all, "all, whoever was last");
+        assert_eq!(next(&mut turn, &["c", "d"], 1.0), ["c", "d"], "there were more before");
+    }
+
+    #[test]
+    fn one_alone_is_looked_at_once_in_the_interval() {
+        let mut turn = Turn::default();
+        let looks: Vec<usize> = (0..32).map(|_| next(&mut turn, &["x"], 0.125).len()).collect();
+        assert_eq!(looks.iter().sum::<usize>(), 4, "{looks:?}");
+        assert!(next(&mut turn, &[], 0.125).is_empty());
     }
 }

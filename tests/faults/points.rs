@@ -71,11 +71,7 @@ pub async fn record(stage: &Stage) -> Vec<Calls> {
 
 /// How often the operator makes each kind of call about the person of a story in which nothing fails.
 pub async fn cost(stage: &Stage, story: Story) -> BTreeMap<String, usize> {
-    let all = stage.script.enlist(Vec::new());
     let told = live(stage, &stage.slots[0], Company::none(), story, None).await;
-    for place in stage.script.places_of(all) {
-        println!("TMP {}", place.kind);
-    }
     assert_eq!(told.problems, Vec::<String>::new(), "{story:?} without a fault");
     // The last of each kind knows how many there were.
     let cost = stage.script.places_of(told.life).into_iter().map(|place| (place.kind, place.nth)).collect();
