@@ -85,7 +85,7 @@ struct Looks {
 struct Turn {
     /// Whose it was last.
     last: String,
-    /// How many could have been looked at besides, whole ones and part of one.
+    /// The part of one that could have been looked at besides.
     owed: f64,
 }
 
@@ -124,8 +124,10 @@ impl Context {
             let (began, now) = (Instant::now(), Timestamp::now());
             let Looks { live, mut looks } = self.looks(name, last, now, round);
             last = now;
-            let share = round.div_duration_f64(interval);
-            looks.extend(turn.next(live, share));
+            // Where nothing that is seen can be believed, nobody's turn is used up.
+            if realm.state().is_ok() {
+                looks.extend(turn.next(live, round.div_duration_f64(interval)));
+            }
             let pace = round / u32::try_from(looks.len()).unwrap_or(u32::MAX).max(1);
             for (i, look) in looks.into_iter().enumerate() {
                 // Without this nothing that is seen can be believed.

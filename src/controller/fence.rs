@@ -12,20 +12,10 @@ impl Context {
     /// Fences the other requests of a request's subject. Says whether all were fenced before: if not, it has to be decided
     /// anew.
     pub async fn fence_others(&self, request: &Request, urgency: Urgency) -> Result<bool, Error> {
-        let Some(holder) = self.holder(request) else { return Ok(true) };
-        let mut already = true;
-        for known in self.index.known_of(&holder.user_id) {
-            let Some(uid) = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid) else { continue };
-            // What is known here only has nothing that could be written, and would be waited for in vain.
-            if !can_change(&known) || self.index.is_fenced(uid) || self.index.is_vanished(uid) {
-                continue;
-            }
-            let other = Request::parse(&known.stored);
-            if self.holder(&other).as_ref() != Some(&holder) {
-                continue;
-            }
-            already = false;
-            match report::status(self, &known.stored, &fenced(&other.status)?, urgency).await {
+        let others = self.unfenced_others(request);
+        for known in &others {
+            let status = fenced(&Request::parse(&known.stored).status)?;
+            match report::status(self, &known.stored, &status, urgency).await {
                 Ok(_) => {}
                 Err(error) if error.is_conflict() || error.is_not_found() => {
                     self.read_again(&known.stored).await?;
@@ -33,7 +23,23 @@ impl Context {
                 Err(error) => return Err(Error::WriteStatus(error)),
             }
         }
-        Ok(already)
+        Ok(others.is_empty())
+    }
+
+    /// The other requests of a request's subject that have to be fenced before anything is done.
+    pub fn unfenced_others(&self, request: &Request) -> Vec<Known> {
+        let Some(holder) = self.holder(request) else { return Vec::new() };
+        let unfenced = |known: &Known| {
+            let uid = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid);
+            // What is known here only has nothing that could be written, and would be waited for in vain.
+            uid.is_some_and(|uid| {
+                can_change(known)
+                    && !self.index.is_fenced(uid)
+                    && !self.index.is_vanished(uid)
+                    && self.holder(&Request::parse(&known.stored)).as_ref() == Some(&holder)
+            })
+        };
+        self.index.known_of(&holder.user_id).into_iter().filter(unfenced).collect()
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     lenient, report,
 };
 use crate::{
-    api::{AccessRequest, Phase, TargetStatus},
+    api::{AccessRequest, AccessRequestStatus, Phase, TargetStatus},
     clock::Going,
     domain::{self, Decision, Effect, Next, Outcome, OutcomeResult, Request, duration::later},
 };
@@ -38,8 +38,7 @@ const HELD_UP: Duration = Duration::from_secs(2);
 /// For so long, and no longer, a turn is waited for with what is done in hand: a process that stops waits for it.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// What is due goes before its status says Revoking, unless it takes longer than this: nobody is to see for longer that it is
-/// Active.
+/// What is due goes before its status says Revoking. If that takes longer than this, the status says so meanwhile.
 const SHOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a request leaves the way to another of the same person that falls due.
@@ -171,11 +170,13 @@ impl Context {
         let decision = domain::decide(request, &observed, now);
         let mut recorded = object.clone();
         self.forget_what_is_given(&request.uid, &decision.effects);
+        let decided = decision.status.as_ref().map_or(request.phase(), |status| status.phase);
+        if matches!(decided, Some(Phase::Activating | Phase::Active)) {
+            self.forget_what_is_gone(&request.uid);
+        }
         let removals = self.removals(object, &decision.effects);
         let removes = !removals.is_empty();
-        let ends = [request.phase(), decision.status.as_ref().and_then(|status| status.phase)]
-            .contains(&Some(Phase::Revoking))
-            || request.grant_is_due(now);
+        let ends = [request.phase(), decided].contains(&Some(Phase::Revoking)) || request.grant_is_due(now);
         let urgency = if removes {
             Urgency::Removal
         } else if ends {
@@ -186,14 +187,14 @@ impl Context {
         // What ends goes by who else holds what it gave, also where nothing is left to do in Keycloak.
         let about_others = decision.effects.iter().any(Effect::is_about_keycloak)
             || request.phase() == Some(Phase::Revoking)
-            || request.grant_is_due(now);
+            || (request.grant_is_due(now) && decided.is_some_and(Phase::is_final));
         // Others are written by somebody all the time: that keeps nothing from going that is due. What is known now counts.
         let waits_for_others = about_others && !(held_up && removes);
         if waits_for_others && !self.is_fenced(request, urgency).await? {
             return Ok(None);
         }
-        if self.goes_at_once(request, &decision, &removals, now) {
-            let gone = Box::pin(self.remove_at_once(object, &decision)).await?;
+        if let Some(status) = self.goes_at_once(request, &decision, &removals, now) {
+            let gone = Box::pin(self.remove_at_once(object, status, &decision.effects)).await?;
             return Ok(gone.map(|(recorded, outcomes)| Step { decision, recorded, outcomes }));
         }
         // It is fenced itself by what is written anyhow, or else by a write that says nothing new. What is proved gone is not
@@ -248,17 +249,25 @@ impl Context {
         Ok(Some(Step { decision, recorded, outcomes }))
     }
 
-    /// Whether what a request lent goes before its status says so: its time is up, which is on record since the beginning, and
-    /// says all that Revoking would. Nothing that was sent before can change it, and nothing of it is gone already.
-    fn goes_at_once(&self, request: &Request, decision: &Decision, removals: &[Effect], now: Timestamp) -> bool {
-        let begins = decision.status.as_ref().and_then(|status| status.phase) == Some(Phase::Revoking);
-        begins
-            && request.grant_is_due(now)
+    /// The status that need not be written before what a request lent goes: its time is up, which is on record since the
+    /// beginning, and says all that Revoking would. Nothing that was sent before can change it or another one of the same
+    /// person, and nothing of it is gone already.
+    fn goes_at_once<'a>(
+        &self,
+        request: &Request,
+        decision: &'a Decision,
+        removals: &[Effect],
+        now: Timestamp,
+    ) -> Option<&'a AccessRequestStatus> {
+        let status = decision.status.as_deref().filter(|status| status.phase == Some(Phase::Revoking))?;
+        let at_once = request.grant_is_due(now)
             && request.forged.is_none()
             && !removals.is_empty()
             && removals.len() == decision.effects.len()
             && self.index.is_fenced(&request.uid)
             && !self.index.is_vanished(&request.uid)
+            && self.unfenced_others(request).is_empty();
+        at_once.then_some(status)
     }
 
     /// Takes away what is due. Its status is written meanwhile if that takes long; if not, it says next that it is gone.
@@ -266,18 +275,17 @@ impl Context {
     async fn remove_at_once(
         &self,
         object: &AccessRequest,
-        decision: &Decision,
+        status: &AccessRequestStatus,
+        effects: &[Effect],
     ) -> Result<Option<(AccessRequest, Vec<Outcome>)>, Error> {
-        let mut removal = pin!(self.enact(object, &decision.effects));
+        let mut removal = pin!(self.enact(object, effects));
         let early = tokio::time::timeout(SHOWN_AFTER, &mut removal).await;
-        let (written, outcomes) = match (early, decision.status.as_deref()) {
-            (Ok(outcomes), _) => (None, outcomes?),
-            (Err(_), None) => (None, removal.await?),
-            (Err(_), Some(status)) => {
-                let write = report::status(self, object, status, Urgency::Removal);
-                let (written, outcomes) = join(write, removal).await;
-                (Some(written), outcomes?)
-            }
+        let (written, outcomes) = if let Ok(outcomes) = early {
+            (None, outcomes?)
+        } else {
+            let write = report::status(self, object, status, Urgency::Removal);
+            let (written, outcomes) = join(write, removal).await;
+            (Some(written), outcomes?)
         };
         self.remember_what_is_gone(object.metadata.uid.as_deref().unwrap_or_default(), &outcomes);
         let recorded = match written {
@@ -286,6 +294,8 @@ impl Context {
                 report::announce(self, object, &written);
                 written
             }
+            // What is done is not lost for want of a turn: what is written next says that it is gone.
+            Some(Err(ApiError::NoTurn)) if is_done(&outcomes) => object.clone(),
             Some(Err(error)) if error.is_conflict() => {
                 return if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) };
             }
@@ -364,6 +374,13 @@ impl Context {
             {
                 memory.gone.remove(&target.name);
             }
+        }
+    }
+
+    /// What lives again, because a clock was set back, is not gone for good.
+    fn forget_what_is_gone(&self, uid: &str) {
+        if let Some(memory) = self.memory().get_mut(uid) {
+            memory.gone.clear();
         }
     }
 

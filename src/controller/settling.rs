@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Context, Holder};
+use super::{Context, Holder, clocks::TOLERATED};
 use crate::{
     api::{AccessRequest, AccessRequestStatus, EndReason, Phase},
     domain::{
@@ -63,6 +63,12 @@ impl Settling {
         }
     }
 
+    /// By how much the clock of the leader before may have been ahead of ours when it could last send something, counted from
+    /// now: two clocks that are tolerated can differ by twice as much from one another.
+    fn may_be_behind(&self) -> Duration {
+        Duration::from_secs(2 * TOLERATED).saturating_sub(self.since.elapsed())
+    }
+
     /// The last of what this process knows to be on its way.
     fn last(&self) -> Option<Instant> {
         self.lock().values().copied().max()
@@ -88,17 +94,21 @@ fn seconds_from(time: Timestamp, duration: Duration) -> Timestamp {
 
 impl Context {
     /// A write of a request's status was acknowledged. If that is the first since this process leads, what the leader before
-    /// may have sent for it may still be on its way. What is to end is taken away even if its status cannot be written, so
-    /// this is so, too, of an Active one that has a reason to end, or is found to end because of its policy.
+    /// may have sent for it may still be on its way. What is due is taken away before its status says so, and what is to end
+    /// even if that cannot be written, so this is so, too, of an Active one that has a reason to end, or is found to end
+    /// because of its policy.
     pub fn acknowledged(&self, before: &AccessRequest, written: &AccessRequestStatus) {
         let request = Request::parse(before);
         let first = self.index.fence(&request.uid);
         let wanted = || request.signals.iter().any(|signal| signal.kind == SignalKind::End);
+        let up = || self.index.time_left(before).is_some_and(|left| left.is_zero());
         let cause = written.grant.as_ref().and_then(|grant| grant.end_reason);
+        // The clock of the leader before may have been ahead: what is due soon after it died was perhaps due for it.
+        let by_their_clock = later(Timestamp::now(), self.settling.may_be_behind());
         let may_be_written = match request.phase() {
             Some(Phase::Activating | Phase::Revoking) => first,
             Some(Phase::Active) => {
-                (first && (domain::is_ending(&request, Timestamp::now()) || wanted()))
+                (first && (domain::is_ending(&request, by_their_clock) || up() || wanted()))
                     || matches!(cause, Some(EndReason::PolicyDeleted | EndReason::PolicySuspended))
             }
             Some(_) | None => false,

@@ -1,7 +1,8 @@
 //! The life of a request: from what was seen to what is written and done.
 //!
 //! Status is written before effects are carried out: an intent is recorded before Keycloak is touched, and what is
-//! found after a crash says what may have happened.
+//! found after a crash says what may have happened. Of what is due that is the deadline, so it is removed at once, and Revoking
+//! is written only if that does not do.
 
 mod ballot;
 mod drift;
@@ -32,9 +33,9 @@ pub use sessions::{at_end as sessions_at_end, is_over};
 /// What is to be written, done, and when to look again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// The status to write before anything else; `None` if it says already what is so.
+    /// The status to write before anything else, unless what is due is gone first; `None` if it says already what is so.
     pub status: Option<Box<AccessRequestStatus>>,
-    /// What to do once the status is acknowledged.
+    /// What to do once the status is acknowledged, or, with what is due, at once.
     pub effects: Vec<Effect>,
     /// When to look again, if nothing happens before.
     pub next: Next,

@@ -213,9 +213,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether it is a proof that a target is gone.
-    pub fn is_removal(&self) -> bool {
-        self.result == OutcomeResult::Removed
+    /// Whether somebody tried to take a target away.
+    pub fn is_of_a_removal(&self) -> bool {
+        matches!(self.result, OutcomeResult::Removed | OutcomeResult::Failed(_))
     }
 }
 

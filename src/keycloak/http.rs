@@ -92,6 +92,8 @@ pub(super) struct Transport {
     /// Client whose roles are the rights of the Admin API.
     pub(super) admin_client: &'static str,
     pub(super) permits: Semaphore,
+    /// For what gives, each with what it reads: its time is short, and reads are many.
+    pub(super) giving_permits: Semaphore,
     /// For removals, each with what it reads: they wait behind nothing else.
     pub(super) removal_permits: Semaphore,
     /// For calls that may take long.
@@ -200,7 +202,8 @@ impl Transport {
     async fn answer(&self, request: &Request, time: Time, deadline: Instant) -> Result<Vec<u8>, Error> {
         self.admit(deadline).await?;
         let permits = match time {
-            Time::PerRead | Time::Until(_) => Some(&self.permits),
+            Time::PerRead => Some(&self.permits),
+            Time::Until(_) => Some(&self.giving_permits),
             Time::Slowly(_) => Some(&self.slow_permits),
             Time::Removing(_) => None,
         };

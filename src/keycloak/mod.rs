@@ -201,6 +201,7 @@ impl Client {
             realm: realm.realm.clone(),
             admin_client,
             permits: Semaphore::new(CONCURRENCY),
+            giving_permits: Semaphore::new(CONCURRENCY),
             removal_permits: Semaphore::new(CONCURRENCY),
             slow_permits: Semaphore::new(SLOW_CONCURRENCY),
             circuit: Circuit::default(),

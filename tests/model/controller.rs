@@ -1,5 +1,5 @@
 //! What the controller does around `decide`, as `controller/reconcile.rs` and `enact.rs` do it: one step at a time for one
-//! person, the status first, then the effects one after another, and what came of them goes into the next step.
+//! person, the status first (but for what is due), then the effects one after another, and what came of them goes into the next step.
 
 use hallpass::api::Phase;
 
@@ -25,7 +25,11 @@ impl Protocol {
             return (next != *state).then_some(next);
         }
         let in_keycloak = decided.effects.iter().flatten().any(|effect| effect.is_about_keycloak());
-        let fences = self.rules.fence && (in_keycloak || known.object.status.phase == Phase::Revoking);
+        let live = matches!(known.object.status.phase, Phase::Activating | Phase::Active);
+        let due = live && known.object.status.is_due(state.now);
+        let over = decided.status.is_some_and(|status| status.phase.is_final());
+        let ends = known.object.status.phase == Phase::Revoking || (due && over);
+        let fences = self.rules.fence && (in_keycloak || ends);
         let fence = fences && !known.fenced && !known.vanished && known.found.is_none();
         let fence = fence.then_some((known.object.status, true));
         let mut work = Work {
@@ -46,13 +50,11 @@ impl Protocol {
         }
         let unmaps_only = decided.effects.iter().flatten().all(|effect| matches!(effect, Do::Unmap(_)));
         let begins = decided.status.is_some_and(|status| status.phase == Phase::Revoking);
-        let live = matches!(known.object.status.phase, Phase::Activating | Phase::Active);
         let at_once = self.rules.due_at_once
-            && known.fenced
+            && (known.fenced || !self.rules.due_once_fenced)
             && !known.vanished
             && known.found.is_none()
-            && live
-            && known.object.status.is_due(state.now)
+            && due
             && begins
             && decided.effects != Todo::default()
             && unmaps_only;
@@ -60,7 +62,8 @@ impl Protocol {
             let (request, status, current) = (number(1 - request), other.object.status, other.current);
             work.sent = Some(Message::Status { request, status, current, fence: true, of: Of::Other });
         } else if at_once {
-            // As if it took no time: that it is written after a while, beside the removal, is `revoking_first` turned off.
+            // As if it took no time. What is written beside a removal that takes long is as if it were written after it or, if
+            // that has no answer, as on the way below.
             work.write = None;
         } else {
             self.writes_first(&mut work);

@@ -2,8 +2,8 @@
 //! nothing, so these say at the same time how large the worlds of `runs` have to be.
 //!
 //! Not found in worlds of this size, because other rules make up for it: an activation beside a Revoking (settling), own
-//! writes that are not known and a leader that begins with a stale list (resourceVersions), no fence, a removal before its
-//! record.
+//! writes that are not known and a leader that begins with a stale list (resourceVersions), no fence, a removal that is not due
+//! before its record.
 
 use super::{
     protocol::{COMES_TO_REST, Config, DEADLINE, FINAL, HOLDS, LEAVES_NOTHING, ONE_WRITER, Protocol, TAKES_NOTHING},
@@ -70,6 +70,7 @@ mutants! {
     a_replica_without_the_lease_writes: |rules| rules.lease = false, FAULT => ONE_WRITER;
     a_404_is_a_proof: |rules| rules.not_found_is_no_proof = false, ROLES => COMES_TO_REST;
     a_mapping_before_its_intent: |rules| rules.intent_first = false, FAULT => COMES_TO_REST;
+    what_is_due_goes_unfenced: |rules| rules.due_once_fenced = false, FAULT => COMES_TO_REST;
     a_late_status_is_taken_for_forged: |rules| rules.knows_late_statuses = false,
         Config { lasting: [1, 1], ticks: 1, budget: Budget { faults: 1, admin: 1, ..NOTHING }, ..SAME } => TAKES_NOTHING;
     what_is_destroyed_is_forgotten: |rules| rules.tombstones = false, DESTROYED => COMES_TO_REST;

@@ -21,6 +21,8 @@ pub struct Rules {
     pub revoking_first: bool,
     /// What is due is removed before its status says so, which then says that it is gone.
     pub due_at_once: bool,
+    /// But only if a write of its status was acknowledged since this process leads.
+    pub due_once_fenced: bool,
     /// Before anything is done in Keycloak every open request has an acknowledged write.
     pub fence: bool,
     /// Who takes over takes what the one before may have sent to Keycloak for unsettled.
@@ -80,6 +82,7 @@ pub const ALL: Rules = Rules {
     intent_first: true,
     revoking_first: true,
     due_at_once: true,
+    due_once_fenced: true,
     fence: true,
     inherits_unsettled: true,
     knows_late_statuses: true,

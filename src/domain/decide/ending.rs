@@ -124,7 +124,7 @@ pub(super) fn cause(draft: &Draft<'_>) -> Option<EndReason> {
     }
 }
 
-/// From live to Revoking: recorded before anything is removed.
+/// From live to Revoking: recorded before anything is removed, but for what is due, which was recorded at the beginning.
 pub(super) fn begin(mut draft: Draft<'_>, cause: EndReason) -> Decision {
     if let Some(grant) = draft.status.grant.as_mut() {
         grant.end_reason = Some(cause);
@@ -190,8 +190,8 @@ pub(super) fn revoking(mut draft: Draft<'_>) -> Decision {
     }
     let cause = grant.end_reason.unwrap_or(EndReason::Expired);
     let done = grant.targets.iter().all(|target| target.state.is_over());
-    // Whoever watches sees Revoking first, also if nothing has to be removed, unless what was due is gone already.
-    let at_once = draft.request.is_due(draft.now) && draft.observed.outcomes.iter().any(Outcome::is_removal);
+    // Whoever watches sees Revoking first, also if nothing has to be removed, unless what was due is gone already, or given up.
+    let at_once = draft.request.is_due(draft.now) && draft.observed.outcomes.iter().any(Outcome::is_of_a_removal);
     if done && (at_once || draft.request.phase() == Some(Phase::Revoking)) {
         return over(draft, grant, cause);
     }
