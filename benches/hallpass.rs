@@ -46,6 +46,8 @@ mod report;
 mod request;
 #[path = "hallpass/results.rs"]
 mod results;
+#[path = "hallpass/scene.rs"]
+mod scene;
 #[path = "hallpass/sick.rs"]
 mod sick;
 #[path = "hallpass/stage.rs"]

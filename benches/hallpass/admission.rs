@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, PatchParams, PostParams},
 };
-use serde_json::json;
 
 use crate::{
     crowd::Crowd,
-    keycloak_admin::unique,
     request::Ask,
     results::{Row, Unit, Values},
+    scene::Scene,
     stage::Stage,
 };
 
@@ -22,14 +21,13 @@ const NAME: &str = "admission";
 pub async fn run(stage: &mut Stage) {
     let times = stage.size(200, 3);
     let w = stage.w.clone();
-    let role = w.keycloak.realm_role("admitted").await;
+    let scene = Scene::prepare(&w, "admission").await;
     let approver = w.person("approver").await;
-    let build = || w.policy("admission").realm_role("role", &role.name).everybody().stage("lead", 1, [&approver]);
-    let policy = build().ready().await;
+    let build = || w.policy("admission").realm_role("role", &scene.role.name).everybody().stage("lead", 1, [&approver]);
     let crowd = Crowd::of(&w.keycloak, 1).await;
     let username = crowd.username(0);
-    let (asking, voting) = (w.somebody_called(&username).await, approver.client().await);
-    let request = Ask::of(&w, &username, &policy.name).create_with(&asking).await.expect("asked");
+    let asking = w.somebody_called(&username).await;
+    let request = Ask::of(&w, &username, &scene.policy.name).create_with(&asking).await.expect("asked");
     let ballot = request.ballot().await;
     stage.stops().await;
     let (mut there, mut rows) =
@@ -44,13 +42,12 @@ pub async fn run(stage: &mut Stage) {
             let (mut created, mut voted) = (Vec::new(), Vec::new());
             for _ in 0..times {
                 let begin = Instant::now();
-                Ask::of(&w, &username, &policy.name).try_out(&asking).await.expect("admitted");
+                Ask::of(&w, &username, &scene.policy.name).try_out(&asking).await.expect("admitted");
                 created.push(begin.elapsed());
-                let key = format!("{}{ballot}.lead.{}", hallpass::api::APPROVE, unique("v"));
-                let patch = Patch::Merge(json!({"metadata": {"annotations": {key: approver.username}}}));
+                let vote = scene.vote_on(&ballot);
                 let begin = Instant::now();
                 let dry = PatchParams { dry_run: true, ..PatchParams::default() };
-                request.api(voting.clone()).patch(&request.name, &dry, &patch).await.expect("a vote");
+                scene.requests(&request.namespace).patch(&request.name, &dry, &vote).await.expect("a vote");
                 voted.push(begin.elapsed());
             }
             [Values::of_times(&created), Values::of_times(&voted)]

@@ -7,18 +7,17 @@ use hallpass::{
     api::{AccessRequestStatus, Phase},
     guard::{keyring, seal::Keys},
 };
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use serde_json::{Value, json};
 
 use crate::{
     crowd::Crowd,
-    one_grant::{after, when},
     operator::Process,
     policy::Policy,
     request::Ask,
     results::{Aim, Row, Unit, Values},
+    scene::create_to_mapped,
     stage::Stage,
     world::World,
 };
@@ -134,19 +133,7 @@ async fn cost(stage: &Stage, policy: &Policy) -> Values {
     let crowd = Crowd::of(&w.keycloak, times).await;
     let mut took = Vec::new();
     for i in 0..times {
-        let username = crowd.username(i);
-        let client = w.somebody_called(&username).await;
-        let ask = Ask::of(w, &username, &policy.name).lasting("5s");
-        let begin = Timestamp::now();
-        let request = ask.create_with(&client).await.expect("asked");
-        request.reaches(Phase::Active).await;
-        took.push(after(begin, when(&w.keycloak, &crowd.ids[i], "CREATE").await));
-    }
-    for request in crate::crowd::requests(w).await.iter().filter(|request| request.phase() == Some(Phase::Active)) {
-        let name = request.metadata.name.clone().unwrap_or_default();
-        if request.spec.duration.as_deref() == Some("5s") {
-            crate::request::Request::new(w, &name, "").reaches(Phase::Expired).await;
-        }
+        took.push(create_to_mapped(stage, &w.keycloak, policy, &crowd, i).await);
     }
     crowd.leave(&w.keycloak).await;
     Values::of_times(&took)

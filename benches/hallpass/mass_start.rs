@@ -7,24 +7,21 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use hallpass::api::{APPROVE, AccessRequest, AccessRequestStatus, Phase};
+use hallpass::api::{AccessRequestStatus, Phase};
 use kube::{
-    Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    Client, ResourceExt,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::{
     bare::{Bare, TO_KEYCLOAK},
     crowd::Crowd,
-    keycloak_admin::{Role, unique},
     operator::Process,
-    people::Person,
-    policy::Policy,
     request::{Ask, Request},
     results::{Aim, Row, Unit, Values},
+    scene::Scene,
     stage::Stage,
 };
 
@@ -32,40 +29,25 @@ const NAME: &str = "mass start";
 /// So many people ask at once, and so many vote.
 const CLIENTS: usize = 8;
 
-struct Scene {
-    approver: Person,
-    voting: Client,
-    policy: Policy,
-    role: Role,
+/// Those who ask.
+struct Askers {
     crowd: Crowd,
-    asking: Vec<Client>,
+    clients: Vec<Client>,
 }
 
-impl Scene {
-    async fn prepare(stage: &Stage, size: usize) -> Self {
-        let w = &stage.w;
-        let role = w.keycloak.realm_role("many").await;
-        let approver = w.person("approver").await;
-        let policy = w.policy("many").realm_role("role", &role.name).everybody().stage("lead", 1, [&approver]);
-        let policy = policy.ready().await;
-        let crowd = Crowd::of(&w.keycloak, size).await;
-        let mut asking = Vec::new();
+impl Askers {
+    async fn of(stage: &Stage, size: usize) -> Self {
+        let crowd = Crowd::of(&stage.w.keycloak, size).await;
+        let mut clients = Vec::new();
         for i in 0..size {
-            asking.push(w.somebody_called(&crowd.username(i)).await);
+            clients.push(stage.w.somebody_called(&crowd.username(i)).await);
         }
-        Self { voting: approver.client().await, approver, policy, role, crowd, asking }
+        Self { crowd, clients }
     }
 
-    async fn ask(&self, stage: &Stage, i: usize) -> Request {
-        let ask = Ask::of(&stage.w, &self.crowd.username(i), &self.policy.name).lasting("30m");
-        ask.create_with(&self.asking[i]).await.expect("asked")
-    }
-
-    async fn vote(&self, namespace: &str, name: &str, ballot: &str) {
-        let key = format!("{APPROVE}{ballot}.lead.{}", unique("v"));
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: self.approver.username}}}));
-        let api: Api<AccessRequest> = Api::namespaced(self.voting.clone(), namespace);
-        api.patch(name, &PatchParams::default(), &patch).await.expect("a vote");
+    async fn ask(&self, stage: &Stage, scene: &Scene, i: usize) -> Request {
+        let ask = Ask::of(&stage.w, &self.crowd.username(i), &scene.policy.name).lasting("30m");
+        ask.create_with(&self.clients[i]).await.expect("asked")
     }
 }
 
@@ -78,20 +60,20 @@ struct Sample {
 
 pub async fn run(stage: &mut Stage) {
     let (size, rounds) = (stage.size(250, 4), stage.rounds(3));
-    let scene = Scene::prepare(stage, size).await;
-    let sample = sample(stage, &scene).await;
+    let (scene, askers) = (Scene::prepare(&stage.w, "many").await, Askers::of(stage, size).await);
+    let sample = sample(stage, &scene, &askers).await;
     let (mut times, mut peaks, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         stage.starts().await;
-        times.push(with_hallpass(stage, &scene, size).await);
+        times.push(with_hallpass(stage, &scene, &askers, size).await);
         peaks.push(Process::of(&stage.w.stack).peak());
         stage.clear().await;
         stage.stops().await;
-        bare.push(without_hallpass(stage, &scene, &sample, size).await);
+        bare.push(without_hallpass(stage, &scene, &askers, &sample).await);
         stage.clear().await;
     }
     stage.starts().await;
-    scene.crowd.leave(&stage.w.keycloak).await;
+    askers.crowd.leave(&stage.w.keycloak).await;
     let rate = |times: &[Duration]| times.iter().map(|time| size as f64 / time.as_secs_f64()).collect::<Values>();
     let row = Row::new(NAME, format!("{size} requests from create to active"), Unit::PerSecond, rate(&times));
     let what = format!("the same calls and {} statuses each", sample.writes);
@@ -100,8 +82,8 @@ pub async fn run(stage: &mut Stage) {
     stage.add(Row::new(NAME, "peak of resident memory", Unit::MiB, peaks).aims(Aim::AtMost(30.0)));
 }
 
-async fn sample(stage: &Stage, scene: &Scene) -> Sample {
-    let request = scene.ask(stage, 0).await;
+async fn sample(stage: &Stage, scene: &Scene, askers: &Askers) -> Sample {
+    let request = askers.ask(stage, scene, 0).await;
     let waiting = request.until("a ballot", |status| status.ballot.is_some()).await;
     scene.vote(&request.namespace, &request.name, waiting.ballot.as_deref().expect("a ballot")).await;
     let active = request.reaches(Phase::Active).await;
@@ -119,10 +101,10 @@ async fn sample(stage: &Stage, scene: &Scene) -> Sample {
     Sample { waiting, active, writes }
 }
 
-async fn with_hallpass(stage: &Stage, scene: &Scene, size: usize) -> Duration {
+async fn with_hallpass(stage: &Stage, scene: &Scene, askers: &Askers, size: usize) -> Duration {
     let requests = stage.w.requests();
     let (at_once, begin) = (Semaphore::new(CLIENTS), Instant::now());
-    let asking = stream::iter(0..size).for_each_concurrent(CLIENTS, async |i| drop(scene.ask(stage, i).await));
+    let asking = stream::iter(0..size).for_each_concurrent(CLIENTS, async |i| drop(askers.ask(stage, scene, i).await));
     let voting = async {
         let (mut voted, mut active) = (HashSet::new(), HashSet::new());
         let (ballots, to_vote) = futures::channel::mpsc::unbounded::<(String, String, String)>();
@@ -153,12 +135,12 @@ async fn with_hallpass(stage: &Stage, scene: &Scene, size: usize) -> Duration {
 }
 
 /// What has to be done for each in any case: nothing waits for another request.
-async fn without_hallpass(stage: &Stage, scene: &Scene, sample: &Sample, size: usize) -> Duration {
+async fn without_hallpass(stage: &Stage, scene: &Scene, askers: &Askers, sample: &Sample) -> Duration {
     let bare = stage.bare().await;
-    let all: Vec<usize> = (0..size).collect();
+    let all: Vec<usize> = (0..askers.clients.len()).collect();
     let took = Bare::each(TO_KEYCLOAK, &all, async |i| {
-        let (user, username) = (&scene.crowd.ids[*i], scene.crowd.username(*i));
-        let request = scene.ask(stage, *i).await;
+        let (user, username) = (&askers.crowd.ids[*i], askers.crowd.username(*i));
+        let request = askers.ask(stage, scene, *i).await;
         let object = bare.finalizer(&request.get().await, true).await;
         bare.get(&format!("users?exact=true&username={}", username.trim_start_matches("oidc:"))).await;
         bare.write(&object, &sample.waiting).await;
@@ -176,7 +158,7 @@ async fn without_hallpass(stage: &Stage, scene: &Scene, sample: &Sample, size: u
     for i in crate::crowd::requests(&stage.w).await {
         bare.finalizer(&i, false).await;
     }
-    for user in &scene.crowd.ids {
+    for user in &askers.crowd.ids {
         bare.unmap(user, &scene.role).await;
     }
     took

@@ -2,39 +2,20 @@
 
 use std::time::Duration;
 
-use hallpass::api::{APPROVE, AccessRequest, Phase};
+use hallpass::api::Phase;
 use jiff::Timestamp;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
 
 use crate::{
     crowd::Crowd,
-    keycloak_admin::{Admin, Role, unique},
-    people::Person,
-    policy::Policy,
     request::{Ask, Request},
     results::{Aim, Row, Unit, Values},
+    scene::{Scene, after, when},
     stage::Stage,
 };
 
 const NAME: &str = "one grant";
 /// The shortest that there is.
 const LASTS: Duration = Duration::from_secs(5);
-
-/// When Keycloak did something to the one realm role of somebody.
-pub async fn when(keycloak: &Admin, user: &str, deed: &str) -> Timestamp {
-    let path = format!("users/{user}/role-mappings/realm");
-    let events = keycloak.get(&format!("admin-events?operationTypes={deed}&resourcePath={path}&max=1")).await;
-    Timestamp::from_millisecond(events[0]["time"].as_i64().expect("an event")).expect("a time")
-}
-
-/// How long after a time something was; at once, if the clocks' milliseconds say that it was before.
-pub fn after(begin: Timestamp, then: Timestamp) -> Duration {
-    Duration::try_from(then.duration_since(begin)).unwrap_or_default()
-}
 
 /// Waits until so many milliseconds of the next second are over: deadlines are whole seconds, and what happens then is not to meet
 /// the next vote. The reference keeps the same time, because a server that had nothing to do for a while answers later.
@@ -43,52 +24,23 @@ async fn beat(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(1000 + milliseconds).saturating_sub(past)).await;
 }
 
-/// A stage with one approver, who votes.
-struct Scene {
-    approver: Person,
-    voting: Client,
-    policy: Policy,
-    role: Role,
-}
-
-impl Scene {
-    async fn prepare(stage: &Stage) -> Self {
-        let w = &stage.w;
-        let role = w.keycloak.realm_role("one").await;
-        let approver = w.person("approver").await;
-        let policy = w.policy("one").realm_role("role", &role.name).everybody().stage("lead", 1, [&approver]);
-        let policy = policy.ready().await;
-        Self { voting: approver.client().await, approver, policy, role }
-    }
-
-    async fn ask(&self, stage: &Stage, crowd: &Crowd, i: usize) -> Request {
-        let username = crowd.username(i);
-        let ask = Ask::of(&stage.w, &username, &self.policy.name).lasting(&format!("{}s", LASTS.as_secs()));
-        ask.create_with(&stage.w.somebody_called(&username).await).await.expect("asked")
-    }
-
-    /// The deciding vote; when it was sent.
-    async fn vote(&self, request: &Request, ballot: &str) -> Timestamp {
-        let key = format!("{APPROVE}{ballot}.lead.{}", unique("v"));
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: self.approver.username}}}));
-        let api: Api<AccessRequest> = request.api(self.voting.clone());
-        let begin = Timestamp::now();
-        api.patch(&request.name, &PatchParams::default(), &patch).await.expect("a vote");
-        begin
-    }
+async fn ask(stage: &Stage, scene: &Scene, crowd: &Crowd, i: usize) -> Request {
+    let username = crowd.username(i);
+    let ask = Ask::of(&stage.w, &username, &scene.policy.name).lasting(&format!("{}s", LASTS.as_secs()));
+    ask.create_with(&stage.w.somebody_called(&username).await).await.expect("asked")
 }
 
 pub async fn run(stage: &mut Stage) {
     let times = stage.size(100, 3);
-    let scene = Scene::prepare(stage).await;
+    let scene = Scene::prepare(&stage.w, "one").await;
     let keycloak = &stage.w.keycloak;
     let crowd = Crowd::of(keycloak, times).await;
     let mut votes = Vec::new();
     for i in 0..times {
         beat(150).await;
-        let request = scene.ask(stage, &crowd, i).await;
+        let request = ask(stage, &scene, &crowd, i).await;
         let ballot = request.ballot().await;
-        votes.push((request.clone(), scene.vote(&request, &ballot).await));
+        votes.push((request.clone(), scene.vote(&request.namespace, &request.name, &ballot).await));
         request.reaches(Phase::Active).await;
     }
     let (mut mapped, mut unmapped, mut sample) = (Vec::new(), Vec::new(), None);
@@ -101,7 +53,7 @@ pub async fn run(stage: &mut Stage) {
     }
     let sample = sample.and_then(|request| request.status).expect("a status");
     stage.clear().await;
-    let waiting: Vec<Request> = futures::future::join_all((0..times).map(|i| scene.ask(stage, &crowd, i))).await;
+    let waiting: Vec<Request> = futures::future::join_all((0..times).map(|i| ask(stage, &scene, &crowd, i))).await;
     let mut ballots = Vec::new();
     for request in &waiting {
         ballots.push(request.ballot().await);
@@ -112,7 +64,7 @@ pub async fn run(stage: &mut Stage) {
     for (i, request) in waiting.iter().enumerate() {
         let user = &crowd.ids[i];
         beat(150).await;
-        let begin = scene.vote(request, &ballots[i]).await;
+        let begin = scene.vote(&request.namespace, &request.name, &ballots[i]).await;
         let now = request.get().await;
         bare.write(&now, &sample).await;
         bare.map(user, &scene.role).await;

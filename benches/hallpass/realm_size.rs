@@ -2,17 +2,14 @@
 
 use std::{fmt::Write, fs, time::Duration};
 
-use hallpass::api::Phase;
-use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::json;
 
 use crate::{
     crowd::Crowd,
     keycloak_admin::Admin,
-    one_grant::{after, when},
-    request::Ask,
     results::{Aim, Row, Unit, Values},
+    scene::create_to_mapped,
     stage::Stage,
 };
 
@@ -95,13 +92,7 @@ async fn of_one_grant(stage: &Stage, realm: &str, admin: &Admin, many: bool, tim
     let crowd = Crowd::of(admin, times).await;
     let mut took = Vec::new();
     for i in 0..times {
-        let username = crowd.username(i);
-        let client = w.somebody_called(&username).await;
-        let ask = Ask::of(w, &username, &policy.name).lasting("10m");
-        let begin = Timestamp::now();
-        let request = ask.create_with(&client).await.expect("asked");
-        request.reaches(Phase::Active).await;
-        took.push(after(begin, when(admin, &crowd.ids[i], "CREATE").await));
+        took.push(create_to_mapped(stage, admin, &policy, &crowd, i).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Values::of_times(&took)
