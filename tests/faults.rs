@@ -61,7 +61,7 @@ use stage::Stage;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_whatever_fails_at_some_points_of_a_life() {
     let points = trial::number("HALLPASS_FAULT_POINTS").unwrap_or(90);
-    trial::try_points(Some(usize::try_from(points).unwrap()), Some(Duration::from_secs(120))).await;
+    trial::try_points(Some(usize::try_from(points).unwrap()), Some(Duration::from_secs(150))).await;
 }
 
 /// All of it: hours. Only who sets a limit may end before all is tried.

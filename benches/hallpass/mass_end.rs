@@ -59,7 +59,7 @@ fn tell(stage: &mut Stage, shape: Shape, rounds: &[Round]) {
     let last = |round: &Round| *round.lags.last().expect("one");
     let removed = |what: String| Row::new(NAME, what, Unit::PerSecond, rate(&last));
     stage.add(removed(format!("{what}: removed")).beside("bare client", rate(&|round| round.bare)));
-    let with_status = removed(format!("{what}: removed "));
+    let with_status = removed(format!("{what}: removed, beside a status each"));
     let with_status = with_status.beside("bare client with one status each", rate(&|round| round.bare_with_status));
     stage.add(if people == 1000 { with_status.aims(Aim::RatioAtLeast(0.9)) } else { with_status });
     let mut seconds = |words: &str, time: &dyn Fn(&Round) -> Duration| {

@@ -1,8 +1,7 @@
 //! One request, step by step: observe, decide, report, enact, until there is nothing to do now.
 
-use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::future::join;
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
@@ -20,7 +19,7 @@ use super::{
     lenient, report,
 };
 use crate::{
-    api::{AccessRequest, AccessRequestStatus, Phase, TargetStatus},
+    api::{AccessRequest, Phase, TargetStatus},
     clock::Going,
     domain::{self, Decision, Effect, Next, Outcome, OutcomeResult, Request, duration::later},
 };
@@ -37,9 +36,6 @@ const HELD_UP: Duration = Duration::from_secs(2);
 
 /// For so long, and no longer, a turn is waited for with what is done in hand: a process that stops waits for it.
 const KEPT: Duration = Duration::from_secs(10);
-
-/// What is due goes before its status says Revoking. If that takes longer than this, the status says so meanwhile.
-const SHOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a request leaves the way to another of the same person that falls due.
 const GIVES_WAY: Duration = Duration::from_millis(500);
@@ -69,7 +65,7 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 }
 
 /// Whether something was done, and all of it.
-fn is_done(outcomes: &[Outcome]) -> bool {
+pub fn is_done(outcomes: &[Outcome]) -> bool {
     let failed = |outcome: &Outcome| matches!(outcome.result, OutcomeResult::Failed(_));
     !outcomes.is_empty() && !outcomes.iter().any(failed)
 }
@@ -249,63 +245,6 @@ impl Context {
         Ok(Some(Step { decision, recorded, outcomes }))
     }
 
-    /// The status that need not be written before what a request lent goes: its time is up, which is on record since the
-    /// beginning, and says all that Revoking would. Nothing that was sent before can change it or another one of the same
-    /// person, and nothing of it is gone already.
-    fn goes_at_once<'a>(
-        &self,
-        request: &Request,
-        decision: &'a Decision,
-        removals: &[Effect],
-        now: Timestamp,
-    ) -> Option<&'a AccessRequestStatus> {
-        let status = decision.status.as_deref().filter(|status| status.phase == Some(Phase::Revoking))?;
-        let at_once = request.grant_is_due(now)
-            && request.forged.is_none()
-            && !removals.is_empty()
-            && removals.len() == decision.effects.len()
-            && self.index.is_fenced(&request.uid)
-            && !self.index.is_vanished(&request.uid)
-            && self.unfenced_others(request).is_empty();
-        at_once.then_some(status)
-    }
-
-    /// Takes away what is due. Its status is written meanwhile if that takes long; if not, it says next that it is gone.
-    /// Nothing comes of it if somebody else wrote in between.
-    async fn remove_at_once(
-        &self,
-        object: &AccessRequest,
-        status: &AccessRequestStatus,
-        effects: &[Effect],
-    ) -> Result<Option<(AccessRequest, Vec<Outcome>)>, Error> {
-        let mut removal = pin!(self.enact(object, effects));
-        let early = tokio::time::timeout(SHOWN_AFTER, &mut removal).await;
-        let (written, outcomes) = if let Ok(outcomes) = early {
-            (None, outcomes?)
-        } else {
-            let write = report::status(self, object, status, Urgency::Removal);
-            let (written, outcomes) = join(write, removal).await;
-            (Some(written), outcomes?)
-        };
-        self.remember_what_is_gone(object.metadata.uid.as_deref().unwrap_or_default(), &outcomes);
-        let recorded = match written {
-            None => object.clone(),
-            Some(Ok(written)) => {
-                report::announce(self, object, &written);
-                written
-            }
-            // What is done is not lost for want of a turn: what is written next says that it is gone.
-            Some(Err(ApiError::NoTurn)) if is_done(&outcomes) => object.clone(),
-            Some(Err(error)) if error.is_conflict() => {
-                return if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) };
-            }
-            Some(Err(error)) => {
-                return Err(if is_done(&outcomes) { Error::WriteStatus(error) } else { Error::NotRemoved(error) });
-            }
-        };
-        Ok(Some((recorded, outcomes)))
-    }
-
     /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait
     /// for that if the API server cannot be reached.
     async fn is_fenced(&self, request: &Request, urgency: Urgency) -> Result<bool, Error> {
@@ -358,7 +297,7 @@ impl Context {
     }
 
     /// Remembers what is proved gone, until the status says so.
-    fn remember_what_is_gone(&self, uid: &str, outcomes: &[Outcome]) {
+    pub fn remember_what_is_gone(&self, uid: &str, outcomes: &[Outcome]) {
         let proved = |outcome: &&Outcome| outcome.result == OutcomeResult::Removed && outcome.travelling.is_none();
         let mut names = outcomes.iter().filter(proved).map(|outcome| outcome.target.clone()).peekable();
         if names.peek().is_some() {
