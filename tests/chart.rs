@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hallpass::api::{AccessPolicy, AccessRequest, crds};
+use hallpass::api::{AccessPolicy, AccessRequest};
 use serde_json::Value;
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -24,50 +24,10 @@ fn documents(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn the_charts_crds_are_what_the_code_says() {
-    for crd in crds() {
-        let file = format!("charts/hallpass/files/crds/{}.yaml", crd.spec.names.plural);
-        let generated = serde_saphyr::to_string(&crd).expect("YAML");
-        assert!(
-            generated == read(&file),
-            "{file} is stale: run  cargo run --bin crdgen charts/hallpass/files/crds  and commit what it writes"
-        );
-    }
-}
-
-#[test]
 fn the_chart_has_the_version_of_the_crate() {
     let chart = &documents(&read("charts/hallpass/Chart.yaml"))[0];
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
-}
-
-/// The names of all values that the chart takes.
-fn names<'a>(schema: &'a Value, found: &mut Vec<&'a str>) {
-    for (name, of_it) in schema["properties"].as_object().into_iter().flatten() {
-        found.push(name);
-        names(of_it, found);
-    }
-    for part in schema
-        .get("items")
-        .into_iter()
-        .chain(schema["definitions"].as_object().into_iter().flat_map(|all| all.values()))
-    {
-        names(part, found);
-    }
-}
-
-/// That `values.yaml` fits the schema is tested at each rendering.
-#[test]
-fn each_value_that_the_schema_takes_is_in_the_values_file() {
-    let schema: Value = serde_json::from_str(&read("charts/hallpass/values.schema.json")).expect("JSON");
-    let (values, mut taken) = (read("charts/hallpass/values.yaml"), Vec::new());
-    names(&schema, &mut taken);
-    assert!(taken.len() > 50, "{taken:?}");
-    // Helm's own, for charts of which this is a part.
-    taken.retain(|name| *name != "global");
-    let missing: Vec<_> = taken.iter().filter(|name| !values.contains(&format!("{name}:"))).collect();
-    assert!(missing.is_empty(), "values.yaml says nothing of {missing:?}");
 }
 
 #[test]
@@ -128,53 +88,4 @@ fn every_variable_of_an_admission_policy_is_declared_above_its_use() {
             }
         }
     }
-}
-
-/// What the chart's README says before the values.
-const ABOUT: &str = "\
-# Hallpass
-
-Just-in-time access in Keycloak: a person asks with an `AccessRequest`, an `AccessPolicy` says who must agree, the operator maps the
-role for a while and takes it away. This chart installs the operator, its two kinds and the admission policies without which nothing is
-given. There can be one in a cluster.
-
-Needed: Kubernetes 1.32 or newer whose API server takes Keycloak's tokens, Keycloak 26.4 or newer, and a
-[client](../../README.md#1-the-client-in-keycloak) in each realm.
-
-```console
-$ helm install hallpass charts/hallpass --namespace hallpass-system --create-namespace --values values.yaml
-$ helm upgrade hallpass charts/hallpass --namespace hallpass-system --values values.yaml      # brings CRDs and admission policies up to date
-$ helm uninstall hallpass --namespace hallpass-system                                         # first ends all that is lent
-```
-
-[Step by step](../../README.md#install-it-beside-your-own-keycloak), [in full](../../docs/configuration.md#the-charts-values),
-[uninstalling](../../docs/configuration.md#uninstalling).
-
-## Values
-
-At least one realm is needed. What the chart does not know it refuses. (This part is made from `values.yaml`.)
-";
-
-/// The chart's README: each block of `values.yaml`, below the names of its values.
-fn readme() -> String {
-    let values = read("charts/hallpass/values.yaml");
-    let name = |line: &str| line.split_once(':').map(|(name, _)| format!("`{name}`"));
-    let sections = values.split("\n\n").skip(1).map(|block| {
-        let names: Vec<_> =
-            block.lines().filter(|line| line.starts_with(char::is_alphabetic)).filter_map(name).collect();
-        format!("\n### {}\n\n```yaml\n{}\n```\n", names.join(", "), block.trim_end())
-    });
-    [ABOUT.to_owned()].into_iter().chain(sections).collect()
-}
-
-#[test]
-fn the_charts_readme_is_what_its_values_say() {
-    let file = "charts/hallpass/README.md";
-    if std::env::var_os("HALLPASS_WRITE").is_some() {
-        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), readme()).expect("a file");
-    }
-    assert!(
-        readme() == read(file),
-        "{file} is stale: run  HALLPASS_WRITE=1 cargo test --test chart  and commit what it writes"
-    );
 }
