@@ -17,7 +17,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{Context, Holder, Realm, realm::unpinned};
+use super::{Context, Holder, Realm, index::KEPT, realm::unpinned};
 use crate::{
     api::{AccessRequest, Phase, TargetState, TargetStatus},
     domain::{Missing, Request, duration::later},
@@ -28,7 +28,9 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(2);
 /// A round lasts as long as the interval, and no longer than this: what is live is looked at in part of the rounds.
 const ROUND: Duration = Duration::from_mins(1);
-/// After how many rounds what has ended is looked at again.
+/// After how many rounds what has ended is looked at again; it is [kept] for longer.
+///
+/// [kept]: KEPT
 const LOOKS: [u32; 2] = [1, 10];
 
 /// What was found, until somebody looks again.
@@ -156,7 +158,7 @@ impl Context {
             let ended = request.grant().and_then(|grant| grant.ended_at.as_ref());
             match (request.phase(), ended) {
                 (Some(Phase::Active), _) => drop(uids.insert(uid)),
-                (Some(phase), Some(ended)) if phase.is_final() && later(ended.0, round * 12) > now => {
+                (Some(phase), Some(ended)) if phase.is_final() && later(ended.0, KEPT) > now => {
                     recent.insert(uid);
                 }
                 _ => {}

@@ -17,11 +17,10 @@ use kube::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::vanished::Gone;
 use crate::{
     api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase},
     clock::Boot,
-    domain::{Forged, Instead, Request},
+    domain::{Forged, Instead, Request, duration::later},
     guard::{Keyring, seal},
     leader::Leadership,
 };
@@ -29,14 +28,18 @@ use crate::{
 /// Most statuses of one request that were sent and may still come to be. One that is older has long been answered.
 const MAX_SENT: usize = 64;
 
-/// All requests, by UID.
+/// How long what is over is kept: what has ended is [looked at](super::drift) for a while.
+pub(super) const KEPT: Duration = Duration::from_mins(12);
+
+/// The requests about which something may have to be done, by UID.
 pub struct Index {
     store: Store<AccessRequest>,
     keyring: Arc<Keyring>,
     memories: Mutex<HashMap<String, Memory>>,
     /// Those that are known here only; nothing is left of those that are over.
     vanished: Mutex<HashMap<String, Option<Arc<AccessRequest>>>>,
-    gone: UnboundedSender<Gone>,
+    /// UIDs of requests that are not there any more.
+    gone: UnboundedSender<String>,
     /// Knows the API server's clock.
     leadership: Leadership,
 }
@@ -120,7 +123,7 @@ impl Index {
     pub fn new(
         store: Store<AccessRequest>,
         keyring: Arc<Keyring>,
-        gone: UnboundedSender<Gone>,
+        gone: UnboundedSender<String>,
         leadership: Leadership,
     ) -> Self {
         Self { store, keyring, memories: Mutex::default(), vanished: Mutex::default(), gone, leadership }
@@ -185,30 +188,42 @@ impl Index {
     /// Somebody found that a request is not there any more.
     pub fn is_gone(&self, uid: &str) {
         // Nobody listens while the process stops.
-        let _ = self.gone.send(Gone::One(uid.to_owned()));
+        let _ = self.gone.send(uid.to_owned());
     }
 
-    /// Requests that are gone and were live when they were last seen: from now on they are known here only.
-    pub fn vanish(&self, gone: &Gone) -> Vec<Arc<AccessRequest>> {
-        let is_gone = |uid: &String| match gone {
-            Gone::One(gone) => uid == gone,
-            Gone::AllBut(there) => !there.contains(uid),
-        };
-        let mut memories = self.memories();
-        let uids: Vec<String> = memories.keys().filter(|uid| is_gone(uid)).cloned().collect();
+    /// A request is gone. If it was live when it was last seen, it is known here only from now on.
+    pub fn vanish(&self, uid: &str) -> Option<Arc<AccessRequest>> {
+        let last = self.memories().remove(uid)?.trusted.filter(|trusted| trusted.is_live())?;
         let mut vanished = self.vanished();
-        let mut found = Vec::new();
-        for uid in uids {
-            let last = memories.remove(&uid).and_then(|memory| memory.trusted).filter(|trusted| trusted.is_live());
-            let Some(last) = last.filter(|_| !vanished.contains_key(&uid)) else { continue };
-            let mut request = last.as_ref().clone();
-            request.metadata.finalizers = None;
-            request.metadata.deletion_timestamp.get_or_insert_with(|| Time(Timestamp::now()));
-            let request = Arc::new(request);
-            vanished.insert(uid, Some(request.clone()));
-            found.push(request);
+        if vanished.contains_key(uid) {
+            return None;
         }
-        found
+        let mut request = last.as_ref().clone();
+        request.metadata.finalizers = None;
+        request.metadata.deletion_timestamp.get_or_insert_with(|| Time(Timestamp::now()));
+        let request = Arc::new(request);
+        vanished.insert(uid.to_owned(), Some(request.clone()));
+        Some(request)
+    }
+
+    /// UIDs of the requests that were live when they were last seen.
+    pub fn live(&self) -> HashSet<String> {
+        let live = |memory: &Memory| memory.trusted.as_ref().is_some_and(|trusted| trusted.is_live());
+        self.memories().iter().filter(|(_, memory)| live(memory)).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// Whether nothing is to be done about a request any more: its status is ours and final, and it has been so for a while. Such
+    /// requests are not held in memory; what somebody writes into one is looked at as after a start.
+    pub fn is_over(&self, request: &AccessRequest, now: Timestamp) -> bool {
+        let Some(status) = request.status.as_ref().filter(|status| status.phase.is_some_and(Phase::is_final)) else {
+            return false;
+        };
+        let ended = request.grant().and_then(|grant| grant.ended_at.as_ref()).map(|ended| ended.0);
+        let decided = || status.conditions.iter().map(|condition| condition.last_transition_time.0).max();
+        let since = ended.or_else(decided);
+        since.is_some_and(|since| later(since, KEPT) <= now)
+            && !request.finalizers().iter().any(|name| name == FINALIZER)
+            && self.keyring.verify(request.metadata.uid.as_deref().unwrap_or_default(), status)
     }
 
     /// Requests that are known here only.
@@ -304,12 +319,10 @@ impl Index {
         !std::mem::replace(&mut memory.told, true)
     }
 
-    /// How many requests carry a seal of another key than this, or may come to.
-    pub fn sealed_otherwise(&self, key: &str) -> usize {
+    /// How many requests may come to carry a seal of another key than this.
+    pub fn coming_with_another_key(&self, key: &str) -> usize {
         let other = |seal: &str| seal::key_id(seal) != Some(key);
-        let coming = self.memories().values().filter(|memory| memory.sent.iter().any(|(seal, _)| other(seal))).count();
-        let carry = |known: &Known| known.stored.status.as_ref()?.seal.as_deref().map(other);
-        coming + self.known().iter().filter(|known| carry(known) == Some(true)).count()
+        self.memories().values().filter(|memory| memory.sent.iter().any(|(seal, _)| other(seal))).count()
     }
 
     fn know(&self, stored: Arc<AccessRequest>) -> Known {

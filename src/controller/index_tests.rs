@@ -246,16 +246,73 @@ async fn it_is_news_once() {
 }
 
 #[tokio::test]
-async fn older_keys_are_counted_also_in_what_may_come_to_be() {
+async fn older_keys_are_counted_in_what_may_come_to_be() {
     let mut world = world();
-    let (pending, active) = (world.sealed(1, Phase::Pending), world.sealed(2, Phase::Active));
+    let pending = world.sealed(1, Phase::Pending);
     world.ours(&blank(1));
-    assert_eq!(world.index.sealed_otherwise("k2"), 0);
+    assert_eq!(world.index.coming_with_another_key("k2"), 0);
     world.index.sends(&AccessRequest { status: pending.status, ..blank(1) });
-    assert_eq!(world.index.sealed_otherwise("k2"), 1);
+    assert_eq!((world.index.coming_with_another_key("k2"), world.index.coming_with_another_key("k1")), (1, 0));
     world.ours(&AccessRequest { status: None, ..blank(2) });
-    assert_eq!(world.index.sealed_otherwise("k2"), 0);
-    let mut fresh = self::world();
-    fresh.ours(&active);
-    assert_eq!((fresh.index.sealed_otherwise("k2"), fresh.index.sealed_otherwise("k1")), (1, 0));
+    assert_eq!(world.index.coming_with_another_key("k2"), 0);
+}
+
+#[tokio::test]
+async fn what_is_over_is_final_ours_and_was_so_for_a_while() {
+    let world = world();
+    let now = Timestamp::now();
+    let ago = |minutes| Time(now - jiff::SignedDuration::from_mins(minutes));
+    let over = |change: &dyn Fn(&mut AccessRequest)| {
+        let mut request = world.sealed(1, Phase::Expired);
+        let status = request.status.get_or_insert_default();
+        let grant = json!({"startsAt": ago(60), "deadline": ago(30), "endedAt": ago(13), "targets": []});
+        status.grant = serde_json::from_value(grant).expect("a grant");
+        status.seal = None;
+        status.seal = world.keys.seal("u1", status);
+        change(&mut request);
+        world.index.is_over(&request, now)
+    };
+    let sealed = |request: &mut AccessRequest, change: &dyn Fn(&mut AccessRequestStatus)| {
+        let status = request.status.get_or_insert_default();
+        change(status);
+        status.seal = None;
+        status.seal = world.keys.seal("u1", status);
+    };
+    assert!(over(&|_| {}));
+    let ended = |status: &mut AccessRequestStatus, minutes| {
+        status.grant.as_mut().expect("a grant").ended_at = Some(ago(minutes));
+    };
+    assert!(!over(&|request| sealed(request, &|status| ended(status, 11))), "it is looked at for a while");
+    assert!(!over(&|request| sealed(request, &|status| status.phase = Some(Phase::Active))), "not final");
+    assert!(!over(&|request| request.metadata.finalizers = Some(vec![FINALIZER.into()])), "something may be left");
+    assert!(!over(&|request| ended(request.status.as_mut().expect("a status"), 14)), "not as it was sealed");
+    assert!(!over(&|request| request.status.as_mut().expect("a status").seal = None), "not sealed");
+    // What never had anything: since it was said.
+    let denied = |minutes| {
+        over(&|request| {
+            sealed(request, &|status| {
+                status.phase = Some(Phase::Denied);
+                status.grant = None;
+                let ready = json!([{"type": "Ready", "status": "False", "reason": "Denied", "message": "",
+                    "lastTransitionTime": ago(minutes)}]);
+                status.conditions = serde_json::from_value(ready).expect("conditions");
+            });
+        })
+    };
+    assert!(denied(13) && !denied(11));
+}
+
+#[tokio::test]
+async fn what_was_live_and_is_gone_is_known_here_only() {
+    let mut world = world();
+    let active = world.sealed(1, Phase::Active);
+    world.ours(&active);
+    assert_eq!(world.index.live(), HashSet::from(["u1".to_owned()]));
+    assert!(world.index.vanish("another").is_none());
+    assert!(world.index.vanish("u1").is_some() && world.index.is_vanished("u1"));
+    assert!(world.index.vanish("u1").is_none(), "once");
+    let mut world = self::world();
+    let over = world.sealed(1, Phase::Expired);
+    world.ours(&over);
+    assert!(world.index.live().is_empty() && world.index.vanish("u1").is_none());
 }

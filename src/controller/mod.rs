@@ -37,7 +37,10 @@ mod writes;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -101,6 +104,8 @@ pub struct Context {
     due_first: DueFirst,
     differences: Differences,
     guard_state: Mutex<Result<InForce, String>>,
+    /// How many requests are sealed with another key than the newest.
+    older_key: AtomicUsize,
 }
 
 /// Whose holdings: a Keycloak user, by the server's URL and the ids of realm and user. Names can change.
@@ -260,7 +265,7 @@ impl Context {
             in_force: self.guard_state.lock().unwrap_or_else(PoisonError::into_inner).is_ok(),
             realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state().is_ok())).collect(),
             leader: self.leadership.may_give().is_ok(),
-            older_key: self.index.sealed_otherwise(self.keyring.keys().newest().unwrap_or_default()),
+            older_key: self.older_key.load(Ordering::Relaxed),
         }
     }
 }

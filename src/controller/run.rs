@@ -14,7 +14,7 @@ use kube::{
     runtime::{
         WatchStreamExt, applier,
         controller::{Action, Config, Error as ControllerError},
-        reflector::{self, ObjectRef, Store, store::Writer},
+        reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
@@ -38,6 +38,9 @@ use crate::{
 const LOOK_AT_GUARD: Duration = Duration::from_secs(15);
 /// The same while the admission policies are not in force.
 const TRY_GUARD: Duration = Duration::from_secs(2);
+
+/// How often the store is looked through for what is over.
+const SWEEP: Duration = Duration::from_mins(1);
 
 /// How long one watch lasts, in seconds; then it is begun anew where it was.
 const WATCH: u32 = 10;
@@ -85,7 +88,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
         writes: Arc::default(),
-        index: Index::new(requests.clone(), keyring.clone(), gone.clone(), leadership.clone()),
+        index: Index::new(requests.clone(), keyring.clone(), gone, leadership.clone()),
         policies: policies.clone(),
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
@@ -97,6 +100,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         woken: wake,
         release,
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
+        older_key: 0.into(),
         client: client.clone(),
         realms,
         guard,
@@ -108,7 +112,8 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     tell_of(&context.release);
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
     let (news, _) = broadcast::channel(1024);
-    let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), policy_writer, tell(news.clone()));
+    let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), tell(news.clone()));
+    let policy_changes = reflector::reflector(policy_writer, policy_changes).touched_objects();
     let other_policies = {
         let policies = policies.clone();
         listen(news.subscribe()).filter(|news| future::ready(news.concerns_other_policies())).flat_map(move |_| {
@@ -119,7 +124,10 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
-    let request_changes = watched(Api::<AccessRequest>::all(client), request_writer, vanished::tell(gone))
+    let request_changes = watched(Api::<AccessRequest>::all(client), vanished::tell(context.clone()));
+    let request_changes = without_what_is_over(request_changes, context.clone(), requests.clone());
+    let request_changes = reflector::reflector(request_writer, request_changes)
+        .touched_objects()
         .map_ok(|request| ObjectRef::from_obj(&request));
     let of_policy = {
         let requests = requests.clone();
@@ -174,18 +182,17 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     context.unsettled_until()
 }
 
-/// A watch that keeps a store. An object that this version cannot read is told of and left out: it stops no other.
-/// `tell` hears of every event before the store shows it, of those objects, too.
+/// A watch. An object that this version cannot read is told of and left out: it stops no other.
+/// `tell` hears of every event first, of those objects, too.
 fn watched<K>(
     api: Api<K>,
-    writer: Writer<K>,
     mut tell: impl FnMut(&watcher::Event<DynamicObject>) + Send + 'static,
-) -> impl Stream<Item = Result<K, watcher::Error>>
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<DynamicObject> = Api::all_with(api.into_client(), &ApiResource::erase::<K>(&()));
-    let readable = watcher(api, watcher::Config::default().timeout(WATCH)).default_backoff().filter_map(move |event| {
+    watcher(api, watcher::Config::default().timeout(WATCH)).default_backoff().filter_map(move |event| {
         future::ready(match event {
             Ok(event) => {
                 tell(&event);
@@ -196,8 +203,34 @@ where
                 None
             }
         })
+    })
+}
+
+/// What a watch shows, for a store that holds nothing that [is over](Index::is_over): it does not come in, and goes when its time has
+/// come.
+fn without_what_is_over(
+    watched: impl Stream<Item = Result<watcher::Event<AccessRequest>, watcher::Error>>,
+    context: Arc<Context>,
+    store: Store<AccessRequest>,
+) -> impl Stream<Item = Result<watcher::Event<AccessRequest>, watcher::Error>> {
+    let index = context.clone();
+    let watched = watched.try_filter_map(move |event| {
+        let is_over = |request: &AccessRequest| index.index.is_over(request, Timestamp::now());
+        future::ok(match event {
+            watcher::Event::InitApply(request) if is_over(&request) => None,
+            watcher::Event::Apply(request) if is_over(&request) => Some(watcher::Event::Delete(request)),
+            event => Some(event),
+        })
     });
-    reflector::reflector(writer, readable).touched_objects()
+    let sweeps = stream::unfold(store.clone(), async |store| {
+        tokio::time::sleep(SWEEP).await;
+        Some((references(&store.state()), store))
+    });
+    let over = sweeps.flat_map(stream::iter).filter_map(move |request| {
+        let stored = store.get(&request).filter(|stored| context.index.is_over(stored, Timestamp::now()));
+        future::ready(stored.map(|stored| Ok(watcher::Event::Delete(stored.as_ref().clone()))))
+    });
+    stream::select(watched, over)
 }
 
 fn readable<K>(event: watcher::Event<DynamicObject>) -> Option<watcher::Event<K>>

@@ -1,16 +1,28 @@
 //! Statuses that are not ours: who hears of them, and what counts when nothing is remembered. And the change of keys.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Resource, ResourceExt, runtime::events::EventType};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::ListParams,
+    core::{ApiResource, DynamicObject, ObjectList},
+    runtime::events::EventType,
+};
 use tokio::time::Instant;
 
 use super::{
     Context, Urgency,
     error::{Error, chain},
     index::{Known, Named},
+    lenient,
     policies::{Depth, words},
     realm::{locate, pinned},
     report,
@@ -27,6 +39,8 @@ use crate::{
 const LOOK_AT_KEYS: Duration = Duration::from_secs(15);
 /// The pause between two requests that get a seal of the newest key: what people wait for comes first.
 const PACE: Duration = Duration::from_millis(20);
+/// So many requests are listed at a time.
+const PAGE: u32 = 500;
 
 impl Context {
     /// Tells once that a request's status is not ours.
@@ -165,36 +179,73 @@ impl Context {
             }
             let keys = self.keyring.keys();
             let newest = keys.newest().unwrap_or_default();
-            if settled.as_deref() != Some(newest) && self.seal_with(newest).await {
-                let older: Vec<_> = keys.ids().into_iter().filter(|id| *id != newest).collect();
-                if !older.is_empty() {
-                    tracing::info!(
-                        key = newest,
-                        ?older,
-                        "no status carries an older key any more; older keys can be removed"
-                    );
+            let older: Vec<_> = keys.ids().into_iter().filter(|id| *id != newest).collect();
+            if older.is_empty() {
+                self.older_key.store(0, Ordering::Relaxed);
+            } else if settled.as_deref() != Some(newest) {
+                match self.seal_with(newest).await {
+                    Ok(true) => {
+                        tracing::info!(
+                            key = newest,
+                            ?older,
+                            "no status carries an older key any more; older keys can be removed"
+                        );
+                        settled = Some(newest.to_owned());
+                    }
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(error = chain(&error), "cannot list what is sealed with older keys"),
                 }
-                settled = Some(newest.to_owned());
             }
             tokio::time::sleep(LOOK_AT_KEYS).await;
         }
     }
 
-    /// Seals with this key what is sealed with another; whether nothing is left.
-    async fn seal_with(&self, key: &str) -> bool {
-        for known in self.index.known() {
-            if is_sealed_otherwise(&known, key) {
-                if let Err(error) = self.seal_again(&known.stored, key).await {
-                    tracing::warn!(
-                        request = known.stored.name_any(),
-                        error = error.chain(),
-                        "cannot seal with the new key"
-                    );
+    /// Seals with this key what is sealed with another; whether nothing was left to do.
+    async fn seal_with(&self, key: &str) -> Result<bool, kube::Error> {
+        let left = AtomicUsize::new(self.index.coming_with_another_key(key));
+        self.each_sealed_otherwise(key, async |_| {
+            left.fetch_add(1, Ordering::Relaxed);
+        })
+        .await?;
+        let left = left.into_inner();
+        self.older_key.store(left, Ordering::Relaxed);
+        self.each_sealed_otherwise(key, async |request| {
+            match self.seal_again(&Arc::new(request), key).await {
+                Ok(()) => {
+                    // More may have come meanwhile.
+                    let _ =
+                        self.older_key.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
                 }
-                tokio::time::sleep(PACE).await;
+                Err(error) => tracing::warn!(error = error.chain(), "cannot seal with the new key"),
             }
+            tokio::time::sleep(PACE).await;
+        })
+        .await?;
+        Ok(left == 0)
+    }
+
+    /// All requests in the API server that carry the seal of another key than this: what is over is not in memory.
+    async fn each_sealed_otherwise(
+        &self,
+        key: &str,
+        mut act: impl AsyncFnMut(AccessRequest),
+    ) -> Result<(), kube::Error> {
+        let requests: Api<DynamicObject> =
+            Api::all_with(self.client.clone(), &ApiResource::erase::<AccessRequest>(&()));
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let ObjectList { items, metadata, .. } = requests.list(&page).await?;
+            let sealed = |object: &DynamicObject| object.data["status"]["seal"].as_str().map(ToOwned::to_owned);
+            let otherwise = |seal: String| seal::key_id(&seal) != Some(key);
+            for object in items.into_iter().filter(|object| sealed(object).is_some_and(otherwise)) {
+                // One that cannot be read is told of by the watch.
+                if let Ok(request) = lenient::read(&object) {
+                    act(request).await;
+                }
+            }
+            let Some(next) = metadata.continue_.filter(|next| !next.is_empty()) else { return Ok(()) };
+            page = page.continue_token(&next);
         }
-        self.index.sealed_otherwise(key) == 0
     }
 
     async fn seal_again(&self, request: &Arc<AccessRequest>, key: &str) -> Result<(), Error> {

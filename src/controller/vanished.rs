@@ -9,7 +9,7 @@ use kube::{
     core::DynamicObject,
     runtime::{events::EventType, watcher},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Context, reconcile::Wait};
 use crate::api::AccessRequest;
@@ -17,38 +17,27 @@ use crate::api::AccessRequest;
 /// How long to wait where nothing says when to look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What the watch says about requests that are gone.
-#[derive(Debug)]
-pub enum Gone {
-    /// The one with this UID.
-    One(String),
-    /// All but those with these UIDs: the watch was broken, and this is what there is now.
-    AllBut(HashSet<String>),
-}
-
-/// Turns events of the watch into what is gone. Objects that cannot be read are there all the same.
-pub fn tell(gone: UnboundedSender<Gone>) -> impl FnMut(&watcher::Event<DynamicObject>) {
-    let mut there = HashSet::new();
-    move |event| {
-        // Nobody listens while the process stops.
-        match event {
-            watcher::Event::Init => there.clear(),
-            watcher::Event::InitApply(object) => there.extend(object.uid()),
-            watcher::Event::InitDone => drop(gone.send(Gone::AllBut(std::mem::take(&mut there)))),
-            watcher::Event::Delete(object) => drop(object.uid().map(|uid| gone.send(Gone::One(uid)))),
-            watcher::Event::Apply(_) => {}
-        }
+/// Turns events of the watch into UIDs of requests that are gone. Objects that cannot be read are there all the same.
+pub fn tell(context: Arc<Context>) -> impl FnMut(&watcher::Event<DynamicObject>) {
+    // What is live and was not seen yet, while all there is comes anew.
+    let mut missing = HashSet::new();
+    move |event| match event {
+        watcher::Event::Init => missing = context.index.live(),
+        watcher::Event::InitApply(object) => drop(object.metadata.uid.as_ref().map(|uid| missing.remove(uid))),
+        watcher::Event::InitDone => missing.drain().for_each(|uid| context.index.is_gone(&uid)),
+        watcher::Event::Delete(object) => drop(object.metadata.uid.as_ref().map(|uid| context.index.is_gone(uid))),
+        watcher::Event::Apply(_) => {}
     }
 }
 
 impl Context {
     /// Takes away what vanished requests gave, each until it is gone.
-    pub async fn look_after_vanished(&self, mut gone: UnboundedReceiver<Gone>) {
+    pub async fn look_after_vanished(&self, mut gone: UnboundedReceiver<String>) {
         let mut revocations = FuturesUnordered::new();
         loop {
             tokio::select! {
-                news = gone.recv() => match news {
-                    Some(news) => revocations.extend(self.index.vanish(&news).into_iter().map(|request| self.revoke_vanished(request))),
+                gone = gone.recv() => match gone {
+                    Some(uid) => revocations.extend(self.index.vanish(&uid).map(|request| self.revoke_vanished(request))),
                     None => return,
                 },
                 Some(()) = revocations.next() => {}

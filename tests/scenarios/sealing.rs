@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use hallpass::{
     api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase, TargetState},
-    guard::seal,
+    guard::seal::{self, Keys},
 };
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::{
     ByteString,
     api::{core::v1::Secret, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
     Api,
@@ -415,6 +416,25 @@ async fn key_of(request: &Request) -> Option<String> {
     seal::key_id(&seal).map(ToOwned::to_owned)
 }
 
+/// Has it that a request ended so long ago that nothing is to be done about it any more.
+async fn has_been_over_for_long(w: &World, request: &Request) {
+    let mut sealing = Keys::default();
+    for (id, ByteString(bytes)) in keys(w).await {
+        sealing.add(&id, &bytes).expect("a key");
+    }
+    let long_ago = Time(Timestamp::now() - 1.hours());
+    w.stack
+        .edit_in_etcd(&request.namespace, &request.name, |object| {
+            let mut status: AccessRequestStatus = serde_json::from_value(object["status"].take()).expect("a status");
+            let grant = status.grant.as_mut().expect("a grant");
+            (grant.deadline, grant.ended_at) = (long_ago.clone(), Some(long_ago.clone()));
+            status.seal = None;
+            status.seal = sealing.seal(object["metadata"]["uid"].as_str().expect("a UID"), &status);
+            object["status"] = serde_json::to_value(status).expect("JSON");
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn keys_can_be_changed_without_losing_anything() {
     // given
@@ -427,10 +447,17 @@ async fn keys_can_be_changed_without_losing_anything() {
     over.reaches(Phase::Active).await;
     alice.ends(&over).await.unwrap();
     over.reaches(Phase::Revoked).await;
+    let long_over = alice.asks(&policy).create().await.unwrap();
+    long_over.reaches(Phase::Active).await;
+    alice.ends(&long_over).await.unwrap();
+    long_over.reaches(Phase::Revoked).await;
+    w.operator("stop").await;
+    has_been_over_for_long(&w, &long_over).await;
+    w.operator("start").await;
     let live = alice.asks(&policy).create().await.unwrap();
     let before = live.reaches(Phase::Active).await;
     waiting.ballot().await;
-    let all = [&waiting, &over, &live];
+    let all = [&waiting, &over, &long_over, &live];
     let old = keys(&w).await;
     let newest = format!("key-{}", Timestamp::now().as_second());
     // when
@@ -457,7 +484,7 @@ async fn keys_can_be_changed_without_losing_anything() {
     let after = live.status().await;
     assert_eq!((after.phase, &after.grant), (Some(Phase::Active), &before.grant));
     assert_eq!(over.status().await.phase, Some(Phase::Revoked));
-    assert_eq!(all.map(told), [0, 0, 0]);
+    assert_eq!(all.map(told), [0; 4]);
     for request in [&waiting, &live] {
         alice.ends(request).await.unwrap();
         request.reaches(Phase::Revoked).await;
