@@ -1,7 +1,10 @@
 //! One authenticated exchange with the Admin API: time limits, bounded concurrency and bodies, and the classification
 //! of every answer. Knows nothing of roles and users.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::future::OptionFuture;
 use reqwest::{
@@ -10,7 +13,7 @@ use reqwest::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::{MutexGuard, Semaphore},
+    sync::MutexGuard,
     time::{Instant, timeout_at},
 };
 
@@ -19,6 +22,7 @@ use super::{
     circuit::Circuit,
     error::{Complaint, Error, Kind, describe_body, number, one_line, root_cause},
     path::Path,
+    places::{Answer, Place, Places, Width},
     token::{Token, Tokens},
 };
 
@@ -91,13 +95,16 @@ pub(super) struct Transport {
     pub(super) realm: String,
     /// Client whose roles are the rights of the Admin API.
     pub(super) admin_client: &'static str,
-    pub(super) permits: Semaphore,
+    /// For reads.
+    pub(super) reads: Places,
     /// For what gives, each with what it reads: its time is short, and reads are many.
-    pub(super) giving_permits: Semaphore,
+    pub(super) giving: Places,
     /// For removals, each with what it reads: they wait behind nothing else.
-    pub(super) removal_permits: Semaphore,
+    pub(super) removals: Places,
+    /// How many places each of these has.
+    pub(super) width: Mutex<Width>,
     /// For calls that may take long.
-    pub(super) slow_permits: Semaphore,
+    pub(super) slow: Places,
     pub(super) circuit: Circuit,
     pub(super) limits: Limits,
     pub(super) observer: Arc<dyn Observer>,
@@ -201,14 +208,14 @@ impl Transport {
 
     async fn answer(&self, request: &Request, time: Time, deadline: Instant) -> Result<Vec<u8>, Error> {
         self.admit(deadline).await?;
-        let permits = match time {
-            Time::PerRead => Some(&self.permits),
-            Time::Until(_) => Some(&self.giving_permits),
-            Time::Slowly(_) => Some(&self.slow_permits),
+        let places = match time {
+            Time::PerRead => Some(&self.reads),
+            Time::Until(_) => Some(&self.giving),
+            Time::Slowly(_) => Some(&self.slow),
             Time::Removing(_) => None,
         };
-        let permit = timeout_at(deadline, OptionFuture::from(permits.map(Semaphore::acquire))).await;
-        let _permit = permit.map_err(|_| request.error(Kind::NotSent, "no time left: every connection was busy"))?;
+        let place = timeout_at(deadline, OptionFuture::from(places.map(|places| self.place_in(places)))).await;
+        let _place = place.map_err(|_| request.error(Kind::NotSent, "no time left: every connection was busy"))?;
         // Those who had the connections may have found out meanwhile that nobody answers.
         self.admit(deadline).await?;
         let began = Instant::now();
@@ -217,7 +224,24 @@ impl Transport {
         if outcome.is_ok() || !matches!(time, Time::Slowly(_)) {
             self.circuit.learn(&outcome, began);
         }
+        if !matches!(time, Time::Slowly(_)) && !outcome.as_ref().is_err_and(Error::is_local) {
+            let answer = Answer { took: began.elapsed(), refused: outcome.as_ref().is_err_and(Error::is_outage) };
+            self.width().learn(answer, Instant::now(), [&self.reads, &self.giving, &self.removals]);
+        }
         outcome
+    }
+
+    /// Waits for a place.
+    pub(super) async fn place_in<'a>(&self, places: &'a Places) -> Place<'a> {
+        let (place, waited) = places.take().await;
+        if waited {
+            self.width().waited();
+        }
+        place
+    }
+
+    fn width(&self) -> std::sync::MutexGuard<'_, Width> {
+        self.width.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fails at once while the server is away. Once a try is due, tries first.

@@ -86,8 +86,7 @@ impl Client {
     pub async fn unmap(&self, user: &str, target: &Target, realm_id: &str) -> Result<Removal, Error> {
         let removed = async {
             let busy = || Error::new(Kind::NotSent, UNMAP.label, "every place for a removal was busy");
-            let place = timeout(LONGEST_QUEUE, self.0.removal_permits.acquire()).await;
-            let _place = place.ok().and_then(Result::ok).ok_or_else(busy)?;
+            let _place = timeout(LONGEST_QUEUE, self.0.place_in(&self.0.removals)).await.map_err(|_| busy())?;
             let mapping = Mapping { client: self, user, target, time: self.0.removal_deadline() };
             mapping.take_away(realm_id).await
         };

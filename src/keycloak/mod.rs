@@ -15,6 +15,7 @@ mod http;
 mod lifespans;
 mod mapping;
 mod path;
+mod places;
 mod rights;
 mod sessions;
 mod setup;
@@ -33,7 +34,7 @@ use std::{
 use reqwest::{Certificate, redirect};
 use serde::Deserialize;
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, watch},
     time::{Instant, sleep_until},
 };
 
@@ -50,10 +51,8 @@ use crate::{clock::OtherClock, config};
 use circuit::Circuit;
 use http::{Endpoint, Time, Transport};
 use path::{Path, escape};
+use places::{Places, Width};
 use token::{Slot, Tokens};
-
-/// More connections do not make Keycloak faster: 8 gave 350 mappings a second, 32 gave 300.
-const CONCURRENCY: usize = 8;
 
 /// So many users' sessions are ended at a time: Keycloak tells clients of it meanwhile, which may hang.
 const SLOW_CONCURRENCY: usize = 4;
@@ -192,6 +191,7 @@ impl Client {
             server,
         };
         let base = format!("{}/admin/realms/{name}", realm.url);
+        let width = Width::default();
         // The rights on a realm are roles of its own client `realm-management`; those on master, of `master-realm`.
         let admin_client = if realm.realm == MASTER { "master-realm" } else { "realm-management" };
         Ok(Self(Arc::new(Transport {
@@ -200,10 +200,11 @@ impl Client {
             base,
             realm: realm.realm.clone(),
             admin_client,
-            permits: Semaphore::new(CONCURRENCY),
-            giving_permits: Semaphore::new(CONCURRENCY),
-            removal_permits: Semaphore::new(CONCURRENCY),
-            slow_permits: Semaphore::new(SLOW_CONCURRENCY),
+            reads: Places::new(width.now()),
+            giving: Places::new(width.now()),
+            removals: Places::new(width.now()),
+            width: width.into(),
+            slow: Places::new(SLOW_CONCURRENCY),
             circuit: Circuit::default(),
             limits,
             observer,
