@@ -14,6 +14,8 @@ mod accounts;
 mod admission;
 #[path = "hallpass/bare.rs"]
 mod bare;
+#[path = "hallpass/charts.rs"]
+mod charts;
 #[path = "../tests/scenarios/crowd.rs"]
 mod crowd;
 #[path = "../tests/scenarios/gate.rs"]
@@ -40,6 +42,8 @@ mod policy;
 mod realm_size;
 #[path = "../tests/scenarios/realms.rs"]
 mod realms;
+#[path = "hallpass/refusing.rs"]
+mod refusing;
 #[path = "../tests/scenarios/report.rs"]
 mod report;
 #[path = "../tests/scenarios/request.rs"]

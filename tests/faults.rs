@@ -86,7 +86,7 @@ async fn a_life_costs_so_many_calls_and_no_more() {
     let kubernetes = [
         ("api GET accesspolicies/*", 2),
         ("api PATCH accessrequests/*", 2),
-        ("api POST events", 3),
+        ("api POST events", 2),
         ("api PUT accessrequests/*/status", 4),
     ];
     let of_one = [

@@ -48,6 +48,11 @@ impl Bare {
         Self { http, realm, token, requests: Api::namespaced(client, &w.namespace) }
     }
 
+    /// Its way to Keycloak: it trusts the stack's authority.
+    pub fn http(&self) -> reqwest::Client {
+        self.http.clone()
+    }
+
     async fn call(&self, method: Method, place: &str, body: Option<&Value>) {
         let mut request = self.http.request(method, format!("{}/{place}", self.realm)).bearer_auth(&self.token);
         if let Some(body) = body {

@@ -1,4 +1,4 @@
-//! What was measured, and how it is told: a line for each measure while the run goes on, and a report in Markdown and JSON.
+//! What was measured, and how it is told: a line for each measure while the run goes on, and a report in Markdown and JSON, with charts.
 
 use std::{fmt::Write, fs, path::PathBuf, time::Duration};
 
@@ -189,7 +189,13 @@ impl Results {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
         fs::create_dir_all(&folder).expect("a folder");
         let file = |end: &str| folder.join(format!("{}.{end}", if self.smoke { "smoke" } else { "report" }));
-        fs::write(file("json"), serde_json::to_string_pretty(self).expect("JSON")).expect("a file");
+        let report = serde_json::to_value(self).expect("JSON");
+        fs::write(file("json"), serde_json::to_string_pretty(&report).expect("JSON")).expect("a file");
+        if !self.smoke {
+            for (name, chart) in crate::charts::of(&report) {
+                fs::write(folder.join(format!("{name}.svg")), chart).expect("a file");
+            }
+        }
         fs::write(file("md"), self.markdown()).expect("a file");
         println!("so far: {}", file("md").display());
     }

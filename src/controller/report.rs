@@ -161,7 +161,7 @@ pub fn announce(context: &Context, before: &AccessRequest, after: &AccessRequest
         return;
     }
     // In passing: the next one says how it came out, and what does not pass has a reason of its own.
-    if word == phase.as_str() && matches!(phase, Phase::Activating | Phase::Revoking) {
+    if word == phase.as_str() && matches!(phase, Phase::Approved | Phase::Activating | Phase::Revoking) {
         return;
     }
     let bad = matches!(phase, Phase::Denied | Phase::TimedOut | Phase::Rejected)
