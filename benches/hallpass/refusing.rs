@@ -32,16 +32,16 @@ impl Refusing {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let own = format!("http://{}", listener.local_addr().expect("an address"));
         let (of_hundred, calls, upstream) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)), url.to_owned());
-        let refused = of_hundred.clone();
+        let share = of_hundred.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let (http, upstream) = (http.clone(), upstream.clone());
-                let (refused, calls) = (refused.clone(), calls.clone());
+                let (share, calls) = (share.clone(), calls.clone());
                 tokio::spawn(async move {
                     let service = service_fn(|request| {
                         // Spread over the hundred.
                         let turn = calls.fetch_add(37, Ordering::Relaxed) % 100;
-                        let refuses = turn < refused.load(Ordering::Relaxed);
+                        let refuses = turn < share.load(Ordering::Relaxed);
                         answer(http.clone(), upstream.clone(), refuses, request)
                     });
                     // An error is a connection that was closed.

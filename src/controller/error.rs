@@ -1,6 +1,6 @@
 //! Why a reconcile could not be finished.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 
@@ -33,7 +33,7 @@ pub enum Error {
         /// Its name.
         name: String,
         /// Why.
-        source: ApiError,
+        source: Arc<ApiError>,
     },
     /// What starts without a fresh vote could not be put on record.
     #[error("cannot write the record of what has started without a vote")]

@@ -92,6 +92,7 @@ pub struct Context {
     metrics: Arc<Metrics>,
     index: Index,
     policies: Store<AccessPolicy>,
+    policy_reads: policies::Reads,
     verdicts: Mutex<HashMap<String, Verdict>>,
     locks: Locks,
     memory: Mutex<HashMap<String, Memory>>,

@@ -1,4 +1,4 @@
-//! What Keycloak says about people, asked once for all requests that need it at the same moment.
+//! What Keycloak says about people, and about what is lent, asked once for all requests that need it at the same moment.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,9 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::realm::Found;
 use crate::{
+    domain::Problem,
     keycloak::{Error, User},
     shared::Shared,
 };
@@ -25,42 +27,45 @@ pub struct Answers {
     pub users: Cache<Result<User, String>>,
     /// Ids of all groups that a user is directly in, by the user's id: each policy picks its own.
     pub groups: Cache<Arc<[String]>>,
+    /// What grants are, by the policy's UID and generation and the grant's name.
+    pub targets: Cache<Found, Problem>,
     /// The realm's id.
     pub realm_id: Shared<String, Error>,
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { users: Cache::holding(LIMIT), groups: Cache::holding(LIMIT), realm_id: Shared::default() }
+        let (users, groups, targets) = (Cache::holding(LIMIT), Cache::holding(LIMIT), Cache::holding(LIMIT));
+        Self { users, groups, targets, realm_id: Shared::default() }
     }
 }
 
 /// Answers to questions of one kind, as [`Shared`] keeps one: bounded, the oldest goes first.
-pub struct Cache<T> {
+pub struct Cache<T, E = Error> {
     limit: usize,
-    entries: Mutex<HashMap<String, Entry<T>>>,
+    entries: Mutex<HashMap<String, Entry<T, E>>>,
 }
 
-struct Entry<T> {
-    answer: Arc<Shared<T, Error>>,
+struct Entry<T, E> {
+    answer: Arc<Shared<T, E>>,
     asked: Instant,
 }
 
-impl<T: Clone> Cache<T> {
+impl<T: Clone, E: Clone> Cache<T, E> {
     /// With room for so many.
     pub fn holding(limit: usize) -> Self {
         Self { limit, entries: Mutex::default() }
     }
 
     /// The answer of a call that began at `not_before` or since then.
-    pub async fn get<F>(&self, key: &str, not_before: Instant, ask: impl FnOnce() -> F) -> Result<T, Error>
+    pub async fn get<F>(&self, key: &str, not_before: Instant, ask: impl FnOnce() -> F) -> Result<T, E>
     where
-        F: Future<Output = Result<T, Error>>,
+        F: Future<Output = Result<T, E>>,
     {
         self.entry(key).get(not_before, ask).await
     }
 
-    fn entry(&self, key: &str) -> Arc<Shared<T, Error>> {
+    fn entry(&self, key: &str) -> Arc<Shared<T, E>> {
         let now = Instant::now();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get_mut(key) {

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::{
     Context,
     approvers::Approvers,
-    error::{Error, limited},
+    error::{ApiError, Error, limited},
+    people::Cache,
     realm::{self, GroupIds, Realm},
     report,
 };
@@ -123,6 +124,13 @@ impl Questions {
     }
 }
 
+/// A policy that was read, or what is known of one that this version cannot read.
+type Readable = Result<Arc<AccessPolicy>, PolicyView>;
+/// Reads of policies, by name; nothing for one that there is not.
+pub type Reads = Cache<Option<Readable>, Arc<ApiError>>;
+/// Answers of so many are kept. Who asks later asks anew.
+pub const READS: usize = 64;
+
 impl Context {
     /// Looks at the policy of this name.
     pub async fn see_policy(&self, name: &str, depth: Depth) -> Result<Seen, Error> {
@@ -163,28 +171,27 @@ impl Context {
     }
 
     /// The policy; from the API server whenever something may be given, or when the cache has none.
-    pub async fn read_policy(
-        &self,
-        name: &str,
-        depth: Depth,
-    ) -> Result<Option<Result<Arc<AccessPolicy>, PolicyView>>, Error> {
+    pub async fn read_policy(&self, name: &str, depth: Depth) -> Result<Option<Readable>, Error> {
         if depth == Depth::Existence
             && let Some(policy) = self.policies.get(&ObjectRef::new(name))
         {
             return Ok(Some(Ok(policy)));
         }
-        let api: Api<DeserializeGuard<AccessPolicy>> = Api::all(self.client.clone());
-        let read =
-            limited(api.get_opt(name)).await.map_err(|source| Error::ReadPolicy { name: name.to_owned(), source })?;
-        Ok(read.map(|DeserializeGuard(policy)| match policy {
-            Ok(policy) => Ok(Arc::new(policy)),
-            Err(invalid) => Err(PolicyView::NotReady {
-                uid: invalid.metadata.uid.unwrap_or_default(),
-                suspended: false,
-                why: format!("this version cannot read it: {}", invalid.error),
-                policy: None,
-            }),
-        }))
+        // Many requests have one policy.
+        let read = self.policy_reads.get(name, Instant::now(), || async {
+            let api: Api<DeserializeGuard<AccessPolicy>> = Api::all(self.client.clone());
+            let read = limited(api.get_opt(name)).await.map_err(Arc::new)?;
+            Ok(read.map(|DeserializeGuard(policy)| match policy {
+                Ok(policy) => Ok(Arc::new(policy)),
+                Err(invalid) => Err(PolicyView::NotReady {
+                    uid: invalid.metadata.uid.unwrap_or_default(),
+                    suspended: false,
+                    why: format!("this version cannot read it: {}", invalid.error),
+                    policy: None,
+                }),
+            }))
+        });
+        read.await.map_err(|source| Error::ReadPolicy { name: name.to_owned(), source })
     }
 
     /// The realm of a policy.

@@ -298,7 +298,12 @@ impl Realm {
         policy: &Policy,
         grants: impl IntoIterator<Item = &Grant>,
     ) -> Result<Vec<Found>, Vec<Problem>> {
-        let lookups = join_all(grants.into_iter().map(|grant| self.target(policy, grant))).await;
+        let lookups = join_all(grants.into_iter().map(|grant| {
+            // Many requests want the same.
+            let key = format!("{}/{}/{}", policy.uid, policy.generation, grant.name);
+            async move { self.answers.targets.get(&key, Instant::now(), || self.target(policy, grant)).await }
+        }))
+        .await;
         let mut problems = Vec::new();
         let mut all: Vec<Found> = Vec::new();
         for lookup in lookups {

@@ -90,6 +90,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         writes: Arc::default(),
         index: Index::new(requests.clone(), keyring.clone(), gone, leadership.clone()),
         policies: policies.clone(),
+        policy_reads: policies::Reads::holding(policies::READS),
         verdicts: std::sync::Mutex::default(),
         locks: Locks::default(),
         memory: std::sync::Mutex::default(),

@@ -42,8 +42,6 @@ pub const OBJECTS: [&str; 8] = [
     "CustomResourceDefinition accessrequests.hallpass.dev",
 ];
 
-/// While many ask all the time, the reads take a third of it: they are half of a dozen each, and keep the API server from the rest.
-const RESTS: u32 = 2;
 /// How long one question may take. kube repeats a question that was answered with 429, 503 or 504 up to 15 times.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -151,7 +149,7 @@ impl Guard {
             shipped,
             epochs: Epochs::new(config, namespace),
             present: Mutex::default(),
-            reads: Shared::resting(RESTS),
+            reads: Shared::default(),
         })
     }
 

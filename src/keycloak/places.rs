@@ -127,7 +127,9 @@ impl Width {
         self.decide(answer, now);
         if self.now() != from {
             tracing::debug!(from, to = self.now(), "calls to Keycloak at a time");
-            places.iter().for_each(|places| places.resize(from, self.now()));
+            for places in places {
+                places.resize(from, self.now());
+            }
         }
     }
 
@@ -163,18 +165,16 @@ impl Width {
             let wider = (width as f64 / other as f64).ln();
             ((rate / other_rate).ln() / wider > 0.5, wider > 0.0)
         });
+        if helped.is_none() && self.rests > 0 {
+            self.rests -= 1;
+            return;
+        }
         self.step = match helped {
-            None if self.rests > 0 => {
-                self.rests -= 1;
-                return;
-            }
-            None if slow => step.saturating_sub(1),
-            None => step + 1,
-            // More places are more answers.
-            Some((true, _)) => step + 1,
             Some((false, true)) => step - 1,
-            Some((false, false)) if slow => step.saturating_sub(1),
+            None | Some((false, false)) if slow => step.saturating_sub(1),
             Some((false, false)) => step,
+            // More places are more answers, or it is tried whether they are.
+            None | Some((true, _)) => step + 1,
         }
         .min(WIDTHS.len() - 1);
         // Back to where it was, or nowhere: that is known.
