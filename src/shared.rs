@@ -3,14 +3,39 @@
 //! Who asks after a read began cannot use it: what it is about may have changed between its beginning and the question.
 //! So one read runs at a time, and all who ask meanwhile share the next one.
 
-use tokio::{sync::Mutex, time::Instant};
+use std::time::Duration;
 
-/// The last answer to a question, and when its read began.
-pub struct Shared<T, E>(Mutex<Option<(Instant, Result<T, E>)>>);
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until},
+};
+
+/// However long a read takes, nobody waits longer than this for the next one to begin.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// The last answer to a question.
+pub struct Shared<T, E> {
+    last: Mutex<Option<Last<T, E>>>,
+    /// So many times as long as a read took, the next one waits: whoever asks meanwhile shares that.
+    rests: u32,
+}
+
+struct Last<T, E> {
+    began: Instant,
+    ended: Instant,
+    answer: Result<T, E>,
+}
 
 impl<T, E> Default for Shared<T, E> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self::resting(0)
+    }
+}
+
+impl<T, E> Shared<T, E> {
+    /// One whose reads take no more than a part of the time, however many ask: after each it rests so many times as long.
+    pub fn resting(rests: u32) -> Self {
+        Self { last: Mutex::default(), rests }
     }
 }
 
@@ -23,26 +48,26 @@ impl<T: Clone, E: Clone> Shared<T, E> {
     {
         let asked = Instant::now();
         // Whoever reads holds the lock; the first of those who wait for it is the next to read.
-        let mut last = self.0.lock().await;
-        if let Some((began, answer)) = &*last {
+        let mut last = self.last.lock().await;
+        if let Some(Last { began, ended, answer }) = &*last {
             let good_since = if answer.is_ok() { not_before.min(asked) } else { asked };
             if *began >= good_since {
                 return answer.clone();
             }
+            if answer.is_ok() {
+                sleep_until(*ended + ((*ended - *began) * self.rests).min(LONGEST_REST)).await;
+            }
         }
         let began = Instant::now();
         let answer = read().await;
-        *last = Some((began, answer.clone()));
+        *last = Some(Last { began, ended: Instant::now(), answer: answer.clone() });
         answer
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::future::join_all;
     use tokio::time::{advance, sleep};
@@ -98,6 +123,18 @@ mod tests {
             let answers: Vec<usize> = answers.into_iter().map(|answer| answer.unwrap_or_else(|read| read)).collect();
             assert_eq!(answers, [1, 2, 2, 2], "broken: {broken}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_that_rest_are_fewer_and_serve_all_who_asked_meanwhile() {
+        let w = World { shared: Shared::resting(2), ..World::default() };
+        let start = Instant::now();
+        let answers = join_all([0, 50, 150, 299, 350].map(|millis| w.ask_in(millis))).await;
+        assert_eq!(answers, [Ok(1), Ok(2), Ok(2), Ok(2), Ok(3)]);
+        assert_eq!(start.elapsed(), READ * 7);
+        sleep(READ * 2).await;
+        let alone = Instant::now();
+        assert_eq!((w.ask().await, alone.elapsed()), (Ok(4), READ));
     }
 
     #[tokio::test(start_paused = true)]
