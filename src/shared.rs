@@ -54,7 +54,7 @@ impl<T: Clone, E: Clone> Shared<T, E> {
             if *began >= good_since {
                 return answer.clone();
             }
-            if answer.is_ok() {
+            if self.rests > 0 && answer.is_ok() {
                 sleep_until(*ended + ((*ended - *began) * self.rests).min(LONGEST_REST)).await;
             }
         }

@@ -33,7 +33,9 @@ impl Scene {
         let role = w.keycloak.realm_role(name).await;
         let approver = w.person("approver").await;
         let policy = w.policy(name).realm_role("role", &role.name).everybody().stage("lead", 1, [&approver]);
-        Self { voting: approver.client().await, policy: policy.ready().await, approver, role }
+        // Longer than the approver's token lives.
+        let voting = w.somebody_called(&approver.username).await;
+        Self { voting, policy: policy.ready().await, approver, role }
     }
 
     /// A merge patch with a vote of its own.

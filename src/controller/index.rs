@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,7 +30,7 @@ use crate::{
 const MAX_SENT: usize = 64;
 
 /// How long what is over is kept: what has ended is [looked at](super::drift) for a while.
-pub(super) const KEPT: Duration = Duration::from_mins(12);
+pub(super) const KEPT: Duration = Duration::from_mins(30);
 
 /// The requests about which something may have to be done, by UID.
 pub struct Index {
@@ -38,6 +39,8 @@ pub struct Index {
     memories: Mutex<HashMap<String, Memory>>,
     /// Those that are known here only; nothing is left of those that are over.
     vanished: Mutex<HashMap<String, Option<Arc<AccessRequest>>>>,
+    /// Those that are over and not held any more, as a hash of the UID: a status of theirs that is not final is an old one.
+    over: Mutex<HashSet<u64>>,
     /// UIDs of requests that are not there any more.
     gone: UnboundedSender<String>,
     /// Knows the API server's clock.
@@ -126,7 +129,8 @@ impl Index {
         gone: UnboundedSender<String>,
         leadership: Leadership,
     ) -> Self {
-        Self { store, keyring, memories: Mutex::default(), vanished: Mutex::default(), gone, leadership }
+        let (memories, vanished, over) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { store, keyring, memories, vanished, over, gone, leadership }
     }
 
     /// By how much the API server's clock is ahead of ours, if that is more than is tolerated: what a leader on another machine
@@ -141,12 +145,12 @@ impl Index {
     pub fn put(&self, mut request: AccessRequest) {
         let Some(uid) = request.metadata.uid.clone() else { return };
         request.metadata.managed_fields = None;
-        let mut memories = self.memories();
+        let (mut memories, uid_of) = (self.memories(), uid.clone());
         let memory = memories.entry(uid).or_default();
         if memory.newer.as_ref().is_none_or(|known| version(known) < version(&request)) {
             let request = Arc::new(request);
             memory.newer = Some(request.clone());
-            memory.judge(&self.keyring, request, self.ahead());
+            memory.judge(&self.keyring, request, self.ahead(), self.was_over(&uid_of));
         }
     }
 
@@ -193,6 +197,7 @@ impl Index {
 
     /// A request is gone. If it was live when it was last seen, it is known here only from now on.
     pub fn vanish(&self, uid: &str) -> Option<Arc<AccessRequest>> {
+        self.over().remove(&hash_of(uid));
         let last = self.memories().remove(uid)?.trusted.filter(|trusted| trusted.is_live())?;
         let mut vanished = self.vanished();
         if vanished.contains_key(uid) {
@@ -212,8 +217,39 @@ impl Index {
         self.memories().iter().filter(|(_, memory)| live(memory)).map(|(uid, _)| uid.clone()).collect()
     }
 
+    /// Live requests that the watch does not show: they are gone, or came and went while it was broken.
+    pub fn not_shown(&self) -> Vec<Arc<AccessRequest>> {
+        let vanished = self.vanished().clone();
+        let live: Vec<_> = self.memories().values().filter_map(|memory| memory.trusted.clone()).collect();
+        let shown = |request: &Arc<AccessRequest>| {
+            let stored = self.store.get(&ObjectRef::from_obj(request.as_ref()));
+            stored.is_some_and(|stored| stored.metadata.uid == request.metadata.uid)
+        };
+        let known_here =
+            |request: &Arc<AccessRequest>| request.metadata.uid.as_ref().is_some_and(|uid| vanished.contains_key(uid));
+        live.into_iter().filter(|request| request.is_live() && !shown(request) && !known_here(request)).collect()
+    }
+
+    /// A request that is over is not held from now on.
+    pub fn let_go(&self, request: &AccessRequest) {
+        self.over().insert(hash_of(request.metadata.uid.as_deref().unwrap_or_default()));
+    }
+
+    /// What is over is told anew.
+    pub fn forget_what_is_over(&self) {
+        self.over().clear();
+    }
+
+    fn was_over(&self, uid: &str) -> bool {
+        self.over().contains(&hash_of(uid))
+    }
+
+    fn over(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether nothing is to be done about a request any more: its status is ours and final, and it has been so for a while. Such
-    /// requests are not held in memory; what somebody writes into one is looked at as after a start.
+    /// requests are not held in memory, but for [a word](Self::let_go).
     pub fn is_over(&self, request: &AccessRequest, now: Timestamp) -> bool {
         let Some(status) = request.status.as_ref().filter(|status| status.phase.is_some_and(Phase::is_final)) else {
             return false;
@@ -327,11 +363,12 @@ impl Index {
 
     fn know(&self, stored: Arc<AccessRequest>) -> Known {
         let uid = stored.metadata.uid.clone().unwrap_or_default();
+        let was_over = self.was_over(&uid);
         let mut memories = self.memories();
         let memory = memories.entry(uid).or_default();
         let newer = memory.newer.take().filter(|newer| version(newer) > version(&stored));
         memory.newer.clone_from(&newer);
-        memory.judge(&self.keyring, newer.unwrap_or(stored), self.ahead())
+        memory.judge(&self.keyring, newer.unwrap_or(stored), self.ahead(), was_over)
     }
 
     fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
@@ -341,8 +378,8 @@ impl Index {
 
 impl Memory {
     /// What is known of a request, if this is stored: also when its time is up.
-    fn judge(&mut self, keyring: &Keyring, stored: Arc<AccessRequest>, ahead: Duration) -> Known {
-        let (stored, trusted) = self.whose(keyring, stored);
+    fn judge(&mut self, keyring: &Keyring, stored: Arc<AccessRequest>, ahead: Duration, was_over: bool) -> Known {
+        let (stored, trusted) = self.whose(keyring, stored, was_over);
         let deadline = trusted.as_ref().and_then(|trusted| deadline_of(trusted));
         if self.due.map(|(known, _)| known) != deadline {
             let left = |deadline| super::reconcile::until(deadline).saturating_sub(ahead);
@@ -357,13 +394,15 @@ impl Memory {
         &mut self,
         keyring: &Keyring,
         stored: Arc<AccessRequest>,
+        was_over: bool,
     ) -> (Arc<AccessRequest>, Option<Arc<AccessRequest>>) {
         if let Some(trusted) = &self.trusted
             && version(trusted) >= version(&stored)
         {
             return (trusted.clone(), Some(trusted.clone()));
         }
-        let ours = self.recognises(keyring, &stored);
+        let goes_back = was_over && !stored.phase().is_some_and(Phase::is_final);
+        let ours = !goes_back && self.recognises(keyring, &stored);
         // What was to follow an older version than this has come to be by now, or never will.
         self.sent.retain(|(_, follows)| *follows >= version(&stored));
         if ours {
@@ -397,6 +436,13 @@ impl Memory {
             }
         }
     }
+}
+
+/// Two of a hundred thousand UIDs have one hash once in thousands of millions of times; then a request of theirs is not believed.
+fn hash_of(uid: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn with_status(stored: &AccessRequest, status: Option<AccessRequestStatus>) -> AccessRequest {

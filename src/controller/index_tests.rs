@@ -265,7 +265,7 @@ async fn what_is_over_is_final_ours_and_was_so_for_a_while() {
     let over = |change: &dyn Fn(&mut AccessRequest)| {
         let mut request = world.sealed(1, Phase::Expired);
         let status = request.status.get_or_insert_default();
-        let grant = json!({"startsAt": ago(60), "deadline": ago(30), "endedAt": ago(13), "targets": []});
+        let grant = json!({"startsAt": ago(90), "deadline": ago(60), "endedAt": ago(31), "targets": []});
         status.grant = serde_json::from_value(grant).expect("a grant");
         status.seal = None;
         status.seal = world.keys.seal("u1", status);
@@ -282,10 +282,10 @@ async fn what_is_over_is_final_ours_and_was_so_for_a_while() {
     let ended = |status: &mut AccessRequestStatus, minutes| {
         status.grant.as_mut().expect("a grant").ended_at = Some(ago(minutes));
     };
-    assert!(!over(&|request| sealed(request, &|status| ended(status, 11))), "it is looked at for a while");
+    assert!(!over(&|request| sealed(request, &|status| ended(status, 29))), "it is looked at for a while");
     assert!(!over(&|request| sealed(request, &|status| status.phase = Some(Phase::Active))), "not final");
     assert!(!over(&|request| request.metadata.finalizers = Some(vec![FINALIZER.into()])), "something may be left");
-    assert!(!over(&|request| ended(request.status.as_mut().expect("a status"), 14)), "not as it was sealed");
+    assert!(!over(&|request| ended(request.status.as_mut().expect("a status"), 32)), "not as it was sealed");
     assert!(!over(&|request| request.status.as_mut().expect("a status").seal = None), "not sealed");
     // What never had anything: since it was said.
     let denied = |minutes| {
@@ -299,7 +299,7 @@ async fn what_is_over_is_final_ours_and_was_so_for_a_while() {
             });
         })
     };
-    assert!(denied(13) && !denied(11));
+    assert!(denied(31) && !denied(29));
 }
 
 #[tokio::test]
@@ -315,4 +315,38 @@ async fn what_was_live_and_is_gone_is_known_here_only() {
     let over = world.sealed(1, Phase::Expired);
     world.ours(&over);
     assert!(world.index.live().is_empty() && world.index.vanish("u1").is_none());
+}
+
+#[tokio::test]
+async fn an_old_status_of_what_is_over_is_not_believed_although_nothing_else_is_remembered() {
+    let mut world = world();
+    let (active, over) = (world.sealed(1, Phase::Active), world.sealed(2, Phase::Expired));
+    world.ours(&over);
+    world.index.let_go(&over);
+    world.watch.apply_watcher_event(&Event::Delete(over.clone()));
+    world.index.forget_the_gone();
+    let back = AccessRequest { status: active.status.clone(), ..blank(3) };
+    world.not_ours(&back, None);
+    world.not_ours(&AccessRequest { status: None, ..blank(4) }, None);
+    world.ours(&AccessRequest { status: over.status.clone(), ..blank(5) });
+    // One that was deleted, and is made anew, begins anew.
+    world.index.vanish("u1");
+    let mut world = self::world();
+    world.index.let_go(&over);
+    world.index.vanish("u1");
+    world.ours(&blank(6));
+}
+
+#[tokio::test]
+async fn what_is_live_and_not_shown_is_looked_for() {
+    let mut world = world();
+    let active = world.sealed(1, Phase::Active);
+    world.ours(&active);
+    assert!(world.index.not_shown().is_empty());
+    world.watch.apply_watcher_event(&Event::Delete(active));
+    assert_eq!(world.index.not_shown().len(), 1);
+    world.index.forget_the_gone();
+    assert_eq!(world.index.not_shown().len(), 1, "it is kept until somebody has taken over what it gave");
+    world.index.vanish("u1");
+    assert!(world.index.not_shown().is_empty());
 }

@@ -218,8 +218,14 @@ fn without_what_is_over(
     let watched = watched.try_filter_map(move |event| {
         let is_over = |request: &AccessRequest| index.index.is_over(request, Timestamp::now());
         future::ok(match event {
-            watcher::Event::InitApply(request) if is_over(&request) => None,
-            watcher::Event::Apply(request) if is_over(&request) => Some(watcher::Event::Delete(request)),
+            watcher::Event::InitApply(request) if is_over(&request) => {
+                index.index.let_go(&request);
+                None
+            }
+            watcher::Event::Apply(request) if is_over(&request) => {
+                index.index.let_go(&request);
+                Some(watcher::Event::Delete(request))
+            }
             event => Some(event),
         })
     });
@@ -229,7 +235,10 @@ fn without_what_is_over(
     });
     let over = sweeps.flat_map(stream::iter).filter_map(move |request| {
         let stored = store.get(&request).filter(|stored| context.index.is_over(stored, Timestamp::now()));
-        future::ready(stored.map(|stored| Ok(watcher::Event::Delete(stored.as_ref().clone()))))
+        future::ready(stored.map(|stored| {
+            context.index.let_go(&stored);
+            Ok(watcher::Event::Delete(stored.as_ref().clone()))
+        }))
     });
     stream::select(watched, over)
 }
@@ -347,6 +356,7 @@ async fn look_after(context: &Context) {
                     "cannot read the record of what has started without a vote"
                 );
             }
+            context.look_for_what_is_not_shown().await;
             context.forget_the_gone();
             tokio::time::sleep(if answer.is_ok() { LOOK_AT_GUARD } else { TRY_GUARD }).await;
         }

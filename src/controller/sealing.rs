@@ -1,10 +1,7 @@
 //! Statuses that are not ours: who hears of them, and what counts when nothing is remembered. And the change of keys.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -200,52 +197,37 @@ impl Context {
         }
     }
 
-    /// Seals with this key what is sealed with another; whether nothing was left to do.
+    /// Seals with this key what is sealed with another, of all requests in the API server: what is over is not in memory. Whether
+    /// nothing was left to do.
     async fn seal_with(&self, key: &str) -> Result<bool, kube::Error> {
-        let left = AtomicUsize::new(self.index.coming_with_another_key(key));
-        self.each_sealed_otherwise(key, async |_| {
-            left.fetch_add(1, Ordering::Relaxed);
-        })
-        .await?;
-        let left = left.into_inner();
-        self.older_key.store(left, Ordering::Relaxed);
-        self.each_sealed_otherwise(key, async |request| {
-            match self.seal_again(&Arc::new(request), key).await {
-                Ok(()) => {
-                    // More may have come meanwhile.
-                    let _ =
-                        self.older_key.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-                }
-                Err(error) => tracing::warn!(error = error.chain(), "cannot seal with the new key"),
-            }
-            tokio::time::sleep(PACE).await;
-        })
-        .await?;
-        Ok(left == 0)
-    }
-
-    /// All requests in the API server that carry the seal of another key than this: what is over is not in memory.
-    async fn each_sealed_otherwise(
-        &self,
-        key: &str,
-        mut act: impl AsyncFnMut(AccessRequest),
-    ) -> Result<(), kube::Error> {
         let requests: Api<DynamicObject> =
             Api::all_with(self.client.clone(), &ApiResource::erase::<AccessRequest>(&()));
+        let (mut found, mut left) = (0, self.index.coming_with_another_key(key));
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let ObjectList { items, metadata, .. } = requests.list(&page).await?;
-            let sealed = |object: &DynamicObject| object.data["status"]["seal"].as_str().map(ToOwned::to_owned);
-            let otherwise = |seal: String| seal::key_id(&seal) != Some(key);
-            for object in items.into_iter().filter(|object| sealed(object).is_some_and(otherwise)) {
-                // One that cannot be read is told of by the watch.
-                if let Ok(request) = lenient::read(&object) {
-                    act(request).await;
+            let otherwise = |object: &DynamicObject| {
+                object.data["status"]["seal"].as_str().is_some_and(|seal| seal::key_id(seal) != Some(key))
+            };
+            for object in items.into_iter().filter(otherwise) {
+                found += 1;
+                let sealed = match lenient::read(&object) {
+                    Ok(request) => self.seal_again(&Arc::new(request), key).await,
+                    Err(error) => Err(Error::Unreadable(error)),
+                };
+                if let Err(error) = sealed {
+                    left += 1;
+                    let (name, namespace) = (object.name_any(), object.namespace());
+                    tracing::warn!(name, namespace, error = error.chain(), "cannot seal with the new key");
                 }
+                tokio::time::sleep(PACE).await;
             }
-            let Some(next) = metadata.continue_.filter(|next| !next.is_empty()) else { return Ok(()) };
+            self.older_key.store(left, Ordering::Relaxed);
+            let Some(next) = metadata.continue_.filter(|next| !next.is_empty()) else { break };
             page = page.continue_token(&next);
         }
+        // What was just sealed is looked at once more: somebody else may have written meanwhile.
+        Ok(found + left == 0)
     }
 
     async fn seal_again(&self, request: &Arc<AccessRequest>, key: &str) -> Result<(), Error> {

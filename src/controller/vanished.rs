@@ -22,7 +22,10 @@ pub fn tell(context: Arc<Context>) -> impl FnMut(&watcher::Event<DynamicObject>)
     // What is live and was not seen yet, while all there is comes anew.
     let mut missing = HashSet::new();
     move |event| match event {
-        watcher::Event::Init => missing = context.index.live(),
+        watcher::Event::Init => {
+            missing = context.index.live();
+            context.index.forget_what_is_over();
+        }
         watcher::Event::InitApply(object) => drop(object.metadata.uid.as_ref().map(|uid| missing.remove(uid))),
         watcher::Event::InitDone => missing.drain().for_each(|uid| context.index.is_gone(&uid)),
         watcher::Event::Delete(object) => drop(object.metadata.uid.as_ref().map(|uid| context.index.is_gone(uid))),
@@ -41,6 +44,16 @@ impl Context {
                     None => return,
                 },
                 Some(()) = revocations.next() => {}
+            }
+        }
+    }
+
+    /// Looks whether live requests are there that the watch does not show: one that came and went while it was broken is on no list.
+    pub async fn look_for_what_is_not_shown(&self) {
+        for request in self.index.not_shown() {
+            // What cannot be read is there.
+            if let Ok(false) = self.read_again(&request).await {
+                self.index.is_gone(request.metadata.uid.as_deref().unwrap_or_default());
             }
         }
     }

@@ -135,6 +135,11 @@ impl NotInForce {
     }
 }
 
+/// UID and generation.
+fn version(object: &DynamicObject) -> (String, i64) {
+    (object.metadata.uid.clone().unwrap_or_default(), object.metadata.generation.unwrap_or_default())
+}
+
 /// The namespace of a service account, by its username.
 pub fn namespace_of(service_account_username: &str) -> &str {
     service_account_username.split(':').nth(2).unwrap_or_default()
@@ -244,9 +249,12 @@ impl Guard {
             return Err(NotInForce::Leaving { object: object() });
         }
         let spec = live.data.get_mut("spec").map(Value::take);
-        match difference(&shipped.content, &Value::from_iter([("spec", spec)])) {
+        let live_content = Value::from_iter([("spec", spec)]);
+        let is_other = |other: &Value| difference(other, &live_content).is_none();
+        match difference(&shipped.content, &live_content) {
+            Some(_) if shipped.without_membership.as_ref().is_some_and(is_other) => Ok(Some(version(&live))),
             Some(path) => Err(NotInForce::Differs { object: object(), path }),
-            None => Ok(Some((live.metadata.uid.unwrap_or_default(), live.metadata.generation.unwrap_or_default()))),
+            None => Ok(Some(version(&live))),
         }
     }
 }

@@ -12,6 +12,11 @@ use crate::api;
 /// The operator's service account, as the files name it; the chart and [`objects`] replace it.
 const PLACEHOLDER: &str = "system:serviceaccount:hallpass-system:hallpass";
 
+/// When the groups of the caller's token say nothing, as `policy.yaml` has it. The chart writes [`NEVER`] there where
+/// `admission.membership` is false: the operator decides all the same, by Keycloak's groups, so it takes either.
+const MEMBERSHIP: &str = "expression: variables.groups.all(g, g in ['', 'system:authenticated'])";
+const NEVER: &str = "expression: \"true\"";
+
 const FILES: [(&str, &str, Role); 3] = [
     ("identity.yaml", include_str!("../../charts/hallpass/files/admission/identity.yaml"), Role::Admission),
     ("policy.yaml", include_str!("../../charts/hallpass/files/admission/policy.yaml"), Role::Admission),
@@ -40,6 +45,8 @@ pub struct Shipped {
     pub name: String,
     /// `{"spec": …}`, as the API server returns it.
     pub content: Value,
+    /// The same where nobody is refused at once for the groups in their token, if that makes a difference.
+    pub without_membership: Option<Value>,
 }
 
 impl fmt::Display for Shipped {
@@ -51,7 +58,7 @@ impl fmt::Display for Shipped {
 impl Shipped {
     fn new(role: Role, types: &TypeMeta, name: String, spec: Value) -> Option<Self> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types).ok()?);
-        Some(Self { role, resource, name, content: Value::from_iter([("spec", spec)]) })
+        Some(Self { role, resource, name, content: Value::from_iter([("spec", spec)]), without_membership: None })
     }
 }
 
@@ -92,13 +99,10 @@ pub fn objects(username: &str) -> Result<Vec<Shipped>, Unusable> {
     let mut objects = vec![];
     for (file, text, role) in FILES {
         let text = text.replace(PLACEHOLDER, username);
-        let documents: Vec<DynamicObject> =
-            serde_saphyr::from_multiple(&text).map_err(|source| Unusable::Parse { file, source: Box::new(source) })?;
-        for mut document in documents {
-            let spec = document.data.get_mut("spec").map(Value::take);
-            let object = document.types.as_ref().zip(document.metadata.name).zip(spec);
-            let shipped = object.and_then(|((types, name), spec)| Shipped::new(role, types, name, spec));
-            objects.push(shipped.ok_or(Unusable::Shape { file })?);
+        let without_membership = parse(file, &text.replace(MEMBERSHIP, NEVER), role)?;
+        for (mut shipped, other) in parse(file, &text, role)?.into_iter().zip(without_membership) {
+            shipped.without_membership = (other.content != shipped.content).then_some(other.content);
+            objects.push(shipped);
         }
     }
     for crd in api::crds() {
@@ -112,6 +116,18 @@ pub fn objects(username: &str) -> Result<Vec<Shipped>, Unusable> {
         objects.push(shipped.ok_or(Unusable::Shape { file: "api::crds()" })?);
     }
     Ok(objects)
+}
+
+/// The objects of a file.
+fn parse(file: &'static str, text: &str, role: Role) -> Result<Vec<Shipped>, Unusable> {
+    let documents: Vec<DynamicObject> =
+        serde_saphyr::from_multiple(text).map_err(|source| Unusable::Parse { file, source: Box::new(source) })?;
+    let shipped = documents.into_iter().map(|mut document| {
+        let spec = document.data.get_mut("spec").map(Value::take);
+        let object = document.types.as_ref().zip(document.metadata.name).zip(spec);
+        object.and_then(|((types, name), spec)| Shipped::new(role, types, name, spec)).ok_or(Unusable::Shape { file })
+    });
+    shipped.collect()
 }
 
 /// Namespaces and service accounts are named so. Nothing else gets into an expression of the policies.
@@ -152,6 +168,17 @@ mod tests {
             .collect();
         assert_eq!(named, ["hallpass-identity", "hallpass-policy", "hallpass-stamp"]);
         assert!(shipped().iter().all(|object| !object.content.to_string().contains("hallpass-system")));
+    }
+
+    #[test]
+    fn only_the_policies_look_at_the_groups_of_a_token_and_need_not() {
+        let both: Vec<_> = shipped()
+            .into_iter()
+            .filter_map(|object| Some((object.name.clone(), difference(&object.without_membership?, &object.content)?)))
+            .collect();
+        let [(name, path)] = &both[..] else { panic!("{both:?}") };
+        assert_eq!(name, "hallpass-policy");
+        assert!(path.starts_with("spec.variables[") && path.ends_with("].expression"), "{path}");
     }
 
     #[test]

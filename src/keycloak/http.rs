@@ -225,8 +225,10 @@ impl Transport {
             self.circuit.learn(&outcome, began);
         }
         if !matches!(time, Time::Slowly(_)) && !outcome.as_ref().is_err_and(Error::is_local) {
-            let answer = Answer { took: began.elapsed(), refused: outcome.as_ref().is_err_and(Error::is_outage) };
-            self.width().learn(answer, Instant::now(), [&self.reads, &self.giving, &self.removals]);
+            let failed =
+                |error: &Error| error.is_outage() || matches!(error.kind(), Kind::ServerError | Kind::Unavailable);
+            let answer = Answer { took: began.elapsed(), refused: outcome.as_ref().is_err_and(failed) };
+            self.width().learn(answer, Instant::now(), &self.removals, [&self.reads, &self.giving]);
         }
         outcome
     }

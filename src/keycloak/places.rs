@@ -2,8 +2,8 @@
 //! time, which would only wait there, in front of those who sign in; one that takes long for each is.
 //!
 //! What helps is measured. While calls wait for a place, a look at some answers tells at which rate they come, and it is compared with
-//! that at another width: if half of what was added arrives, more places help, else fewer do. Whoever refuses many is asked
-//! less in any case.
+//! that at another width: if half of what was added arrives, more places help, else fewer do. A width that could not be
+//! judged is left again. Whoever refuses many is asked less in any case, but removals keep some places always.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,10 +17,16 @@ use tokio::{
 const WIDTHS: [usize; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
 const FIRST: usize = 5;
 
+/// Because answers take long there are no fewer places than this, and for removals not for any other reason either: what is due is
+/// not to wait long because of what was measured amiss, or because a server refuses something else.
+const LEAST: usize = 4;
+
 /// So many answers are one look.
 const LOOK: u32 = 32;
 /// Looks until it is tried again whether another width helps.
 const REST: u32 = 16;
+/// A look does not go on after such a pause: nothing was asked then.
+const PAUSE: Duration = Duration::from_secs(1);
 /// A server whose answers take longer than this may have too much to do.
 const QUICK: Duration = Duration::from_millis(100);
 
@@ -91,6 +97,7 @@ pub(super) struct Width {
 #[derive(Default)]
 struct Look {
     began: Option<Instant>,
+    last: Option<Instant>,
     answers: u32,
     took: Duration,
     refused: u32,
@@ -101,7 +108,7 @@ struct Look {
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
     pub(super) took: Duration,
-    /// The server is away, or has too much to do.
+    /// The server is away, or failed, or has too much to do.
     pub(super) refused: bool,
 }
 
@@ -121,23 +128,26 @@ impl Width {
         self.look.waited += 1;
     }
 
-    /// Learns from an answer, and gives each of these as many places as help.
-    pub(super) fn learn(&mut self, answer: Answer, now: Instant, places: [&Places; 3]) {
+    /// Learns from an answer, and gives removals and each of the others as many places as help.
+    pub(super) fn learn(&mut self, answer: Answer, now: Instant, removals: &Places, others: [&Places; 2]) {
         let from = self.now();
         self.decide(answer, now);
-        if self.now() != from {
-            tracing::debug!(from, to = self.now(), "calls to Keycloak at a time");
-            for places in places {
-                places.resize(from, self.now());
+        let to = self.now();
+        if to != from {
+            tracing::debug!(from, to, "calls to Keycloak at a time");
+            removals.resize(from.max(LEAST), to.max(LEAST));
+            for places in others {
+                places.resize(from, to);
             }
         }
     }
 
     fn decide(&mut self, Answer { took, refused }: Answer, now: Instant) {
         let look = &mut self.look;
-        let Some(began) = look.began else {
+        let goes_on = look.last.replace(now).is_some_and(|last| now.duration_since(last) < PAUSE + took);
+        let Some(began) = look.began.filter(|_| goes_on) else {
             // From one answer to another: what was before it may have been idle.
-            *look = Look { began: Some(now), ..Look::default() };
+            *look = Look { began: Some(now), last: Some(now), ..Look::default() };
             return;
         };
         look.answers += 1;
@@ -151,11 +161,13 @@ impl Width {
         let slow = took / answers > QUICK;
         let before = self.before.take();
         if refused * 5 >= answers {
-            self.step = self.step.saturating_sub(1);
-        } else if refused == 0 && waited * 4 >= answers {
+            (self.step, self.rests) = (self.step.saturating_sub(1), 0);
+        } else if waited * 4 >= answers {
             self.compare(rate, slow, before);
+        } else if let Some((width, _)) = before {
+            // Others than we say how fast it goes: nothing is known of this width.
+            self.step = WIDTHS.iter().position(|known| *known == width).unwrap_or(FIRST);
         }
-        // Else others than we say how fast it goes.
     }
 
     fn compare(&mut self, rate: f64, slow: bool, before: Option<(usize, f64)>) {
@@ -171,7 +183,7 @@ impl Width {
         }
         self.step = match helped {
             Some((false, true)) => step - 1,
-            None | Some((false, false)) if slow => step.saturating_sub(1),
+            None | Some((false, false)) if slow && width > LEAST => step - 1,
             Some((false, false)) => step,
             // More places are more answers, or it is tried whether they are.
             None | Some((true, _)) => step + 1,
@@ -227,7 +239,7 @@ mod tests {
         let server: Server = |width| busy(20, Duration::from_millis(200), width);
         let seen = widths(&mut Width::default(), server, 100);
         let later: Vec<_> = seen.iter().skip(20).collect();
-        assert!(later.iter().all(|width| (2..=6).contains(*width)), "{seen:?}");
+        assert!(later.iter().all(|width| (4..=6).contains(*width)), "{seen:?}");
     }
 
     #[tokio::test]
@@ -248,7 +260,46 @@ mod tests {
         assert_eq!(seen.last(), Some(&16), "{seen:?}");
         // A few are a node that starts anew.
         let seen = widths(&mut Width::default(), |_| (Duration::from_millis(5), 10), 20);
-        assert_eq!(seen.last(), Some(&8), "{seen:?}");
+        assert!(seen.iter().all(|width| *width >= 8), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn what_became_narrow_does_not_stay_so() {
+        // After many were refused, by a server that takes long for each.
+        let slow: Server = |_| (Duration::from_millis(150), 0);
+        let mut width = Width::default();
+        widths(&mut width, |_| (Duration::from_millis(150), 30), 20);
+        assert_eq!(width.now(), 1);
+        let seen = widths(&mut width, slow, 60);
+        assert_eq!(seen.last(), Some(&16), "{seen:?}");
+        // A few are refused all the time.
+        let seen = widths(&mut Width::default(), |_| (Duration::from_millis(150), 4), 100);
+        assert!(seen.iter().skip(20).all(|width| *width >= 8), "{seen:?}");
+        // As long as others than we say how fast it goes, each width looks as good as any: never fewer than these.
+        let (mut width, mut now, mut least) = (Width::default(), Instant::now(), usize::MAX);
+        for i in 0..LOOK * 100 {
+            now += Duration::from_millis(20);
+            if i / LOOK % 2 == 0 {
+                width.waited();
+            }
+            width.decide(Answer { took: Duration::from_millis(150), refused: false }, now);
+            least = least.min(width.now());
+        }
+        assert_eq!(least, LEAST);
+        let seen = widths(&mut width, slow, 60);
+        assert_eq!(seen.last(), Some(&16), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn removals_keep_some_places() {
+        let (removals, reads, giving) = (Places::new(8), Places::new(8), Places::new(8));
+        let (mut width, mut now) = (Width::default(), Instant::now());
+        for _ in 0..LOOK * 20 {
+            now += Duration::from_millis(1);
+            width.learn(Answer { took: Duration::from_millis(1), refused: true }, now, &removals, [&reads, &giving]);
+        }
+        let free = [&removals, &reads, &giving].map(|places| places.free.available_permits());
+        assert_eq!(free, [LEAST, 1, 1]);
     }
 
     #[tokio::test]

@@ -63,7 +63,7 @@ fn template(values: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 /// One file of the chart, rendered as helm does it where Hallpass is installed: `lookup` finds what is in the cluster.
-fn in_the_cluster(file: &str, values: &str, set: &str) -> (bool, String) {
+pub fn in_the_cluster(file: &str, values: &str, set: &str) -> (bool, String) {
     let chart = project("charts/hallpass");
     let chart = chart.to_str().expect("UTF-8");
     let release = ["template", "hallpass", chart, "--namespace", "hallpass-system", "--dry-run=server"];

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use hallpass::api::{Phase, TargetState};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
+    chart,
     keycloak_admin::{Admin, unique},
     people::Person,
     policy::Policy,
@@ -299,5 +300,44 @@ async fn what_may_not_be_seen_for_a_while_is_not_said_to_be_taken_away() {
     // then
     request.says(Phase::Active, "TakenAway").await;
     assert_eq!(ends(&alice, &request).await, [TargetState::Removed; 3]);
+    w.clean_up().await;
+}
+
+#[tokio::test]
+async fn where_admission_does_not_look_at_the_groups_of_a_token_the_operator_does() {
+    // given: signed in before joining, and in another group
+    let w = World::alone().await;
+    let k = &w.keycloak;
+    let (team, other) = (k.group(None, &unique("team")).await, k.group(None, &unique("other")).await);
+    let (alice, mallory) = (w.person("alice").await.in_group(&other).await, w.person("mallory").await);
+    let mallory = mallory.in_group(&other).await;
+    let role = k.realm_role("admin").await;
+    let policy = w.policy("oncall").realm_role("admin", &role.name).requester_group(&team).automatic().ready().await;
+    alice.signs_in().await;
+    k.join(&alice.user, &team).await;
+    let refused = alice.asks(&policy).create().await.map(|request| request.name);
+    assert!(refused.as_ref().is_err_and(|words| words.contains("you may not ask under policy")), "{refused:?}");
+    // when
+    let values = chart::example("helm-values.yaml");
+    let (rendered, text) = chart::in_the_cluster("templates/admission.yaml", &values, "admission.membership=false");
+    assert!(rendered, "{text}");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    let wanted = objects.iter().find(|object| {
+        object["kind"] == "ValidatingAdmissionPolicy" && object["metadata"]["name"] == "hallpass-policy"
+    });
+    let mut policies = w.installed("ValidatingAdmissionPolicy", "hallpass-policy");
+    policies["spec"] = wanted.expect("hallpass-policy")["spec"].clone();
+    let epoch = w.epoch().await;
+    let changed = w.weaken_by(&["replace", "--filename=-"], &policies.to_string());
+    w.another_epoch(epoch.as_ref()).await;
+    // then
+    let asked = alice.asks(&policy).create().await.unwrap();
+    asked.reaches(Phase::Active).await;
+    assert!(k.has(&alice.user, &role).await);
+    let not_theirs = mallory.asks(&policy).create().await.unwrap().reaches(Phase::Rejected).await;
+    let words = condition(&not_theirs, "Ready").message;
+    assert!(words.contains("may not ask under policy"), "{words}");
+    assert!(!k.has(&mallory.user, &role).await);
+    changed.mended(&w).await;
     w.clean_up().await;
 }
