@@ -7,6 +7,7 @@ use hallpass::{
     api::{AccessRequestStatus, Phase},
     guard::{keyring, seal::Keys},
 };
+use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use serde_json::{Value, json};
@@ -31,7 +32,12 @@ pub async fn run(stage: &mut Stage) {
     let role = w.keycloak.realm_role("history").await;
     let policy = w.policy("history").realm_role("role", &role.name).everybody().automatic().ready().await;
     let crowd = Crowd::of(&w.keycloak, 1).await;
-    let over = request(&w, &policy, &crowd, "5s", Phase::Expired).await;
+    let mut over = request(&w, &policy, &crowd, "5s", Phase::Expired).await;
+    // Nothing is to be done about it any more.
+    let long_ago = json!(Timestamp::now() - 1.hours());
+    for time in ["deadline", "endedAt"] {
+        over["status"]["grant"][time] = long_ago.clone();
+    }
     let live = request(&w, &policy, &crowd, "1h", Phase::Active).await;
     stage.starts().await;
     let empty = Process::of(&w.stack).resident();

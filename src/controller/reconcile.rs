@@ -9,7 +9,10 @@ use kube::{
     core::{ApiResource, DynamicObject},
     runtime::{controller::Action, reflector::ObjectRef},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use super::{
     Context, KnownPolicy, Others, Settled, Urgency,
@@ -31,6 +34,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// Requests that are looked at at once, of those that are active and of the others.
+const LOOKS: usize = 64;
+
 /// For so long, and no longer, a removal that is due waits for what somebody else writes all the time.
 const HELD_UP: Duration = Duration::from_secs(2);
 
@@ -43,7 +49,9 @@ const GIVES_WAY: Duration = Duration::from_millis(500);
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
     context.begin_with_what_is_due();
+    let place = context.place_for(&request).await;
     let wait = Box::pin(context.bring_on(&request)).await;
+    drop(place);
     context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
     let Wait(wait) = wait?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
@@ -70,7 +78,35 @@ pub fn is_done(outcomes: &[Outcome]) -> bool {
     !outcomes.is_empty() && !outcomes.iter().any(failed)
 }
 
+/// How many requests are looked at at once: each takes memory meanwhile, and Keycloak and the API server are asked by fewer at a time
+/// anyway.
+pub struct Looks {
+    /// Those that are active: they hardly ask anybody, and a policy that was suspended ends them soon.
+    active: Semaphore,
+    /// Those that want something.
+    others: Semaphore,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { active: Semaphore::new(LOOKS), others: Semaphore::new(LOOKS) }
+    }
+}
+
 impl Context {
+    /// Waits until not too many others are looked at. What ends, or falls due meanwhile, waits for nobody.
+    async fn place_for(&self, request: &Arc<AccessRequest>) -> Option<SemaphorePermit<'_>> {
+        let (believed, _) = self.index.newest(request).believed(None)?;
+        let now = Timestamp::now();
+        if domain::is_ending(&believed, now) || !domain::needs(&believed, now).enders.is_empty() {
+            return None;
+        }
+        let active = believed.phase() == Some(Phase::Active);
+        let places = if active { &self.looks.active } else { &self.looks.others };
+        let due = believed.deadline().map_or(Duration::MAX, |deadline| self.until(request, deadline));
+        tokio::time::timeout(due, places.acquire()).await.ok()?.ok()
+    }
+
     /// Brings a request as far as it gets now.
     pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
         let newest = self.index.newest(request);

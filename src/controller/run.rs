@@ -88,6 +88,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
         writes: Arc::default(),
+        looks: reconcile::Looks::default(),
         index: Index::new(requests.clone(), keyring.clone(), gone, leadership.clone()),
         policies: policies.clone(),
         policy_reads: policies::Reads::holding(policies::READS),

@@ -279,7 +279,7 @@ mod tests {
         let (mut width, mut now, mut least) = (Width::default(), Instant::now(), usize::MAX);
         for i in 0..LOOK * 100 {
             now += Duration::from_millis(20);
-            if i / LOOK % 2 == 0 {
+            if (i / LOOK).is_multiple_of(2) {
                 width.waited();
             }
             width.decide(Answer { took: Duration::from_millis(150), refused: false }, now);
