@@ -14,7 +14,7 @@ use kube::{
     runtime::{
         WatchStreamExt, applier,
         controller::{Action, Config, Error as ControllerError},
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
@@ -126,11 +126,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     };
     let policy_queue =
         stream::select(policy_changes.map_ok(|policy| ObjectRef::from_obj(&policy)), other_policies.map(Ok));
-    let request_changes = watched(Api::<AccessRequest>::all(client), vanished::tell(context.clone()));
-    let request_changes = without_what_is_over(request_changes, context.clone(), requests.clone());
-    let request_changes = reflector::reflector(request_writer, request_changes)
-        .touched_objects()
-        .map_ok(|request| ObjectRef::from_obj(&request));
+    let request_changes = changes_of_requests(&context, request_writer, requests.clone());
     let of_policy = {
         let requests = requests.clone();
         listen(news.subscribe()).flat_map(move |news| {
@@ -206,6 +202,17 @@ where
             }
         })
     })
+}
+
+/// The watch over requests, which keeps their store.
+fn changes_of_requests(
+    context: &Arc<Context>,
+    writer: Writer<AccessRequest>,
+    store: Store<AccessRequest>,
+) -> impl Stream<Item = Result<ObjectRef<AccessRequest>, watcher::Error>> + use<> {
+    let watched = watched(Api::<AccessRequest>::all(context.client.clone()), vanished::tell(context.clone()));
+    let kept = without_what_is_over(watched, context.clone(), store);
+    reflector::reflector(writer, kept).touched_objects().map_ok(|request| ObjectRef::from_obj(&request))
 }
 
 /// What a watch shows, for a store that holds nothing that [is over](Index::is_over): it does not come in, and goes when its time has
