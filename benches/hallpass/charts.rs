@@ -18,7 +18,7 @@ pub fn of(report: &Value) -> Vec<(String, String)> {
     names.dedup();
     let chart = |name: &str| {
         let of_it: Vec<&Value> = rows.iter().filter(compared).filter(|row| row["benchmark"] == name).copied().collect();
-        (name.replace(' ', "-"), chart(name, report, &of_it))
+        (name.replace(' ', "-").to_lowercase(), chart(name, report, &of_it))
     };
     names.into_iter().map(chart).collect()
 }
@@ -72,7 +72,10 @@ fn number(value: &Value) -> f64 {
 fn amount(value: f64, unit: &str) -> String {
     let mut text = String::new();
     let _ = if value >= 100.0 { write!(text, "{value:.0}") } else { write!(text, "{value:.2}") };
-    format!("{text} {unit}").trim_end().to_owned()
+    match unit {
+        "1/s" => text + "/s",
+        _ => format!("{text} {unit}").trim_end().to_owned(),
+    }
 }
 
 fn text(value: &Value) -> String {

@@ -10,7 +10,7 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef},
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{AcquireError, Semaphore, SemaphorePermit},
     time::Instant,
 };
 
@@ -49,7 +49,7 @@ const GIVES_WAY: Duration = Duration::from_millis(500);
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
     context.begin_with_what_is_due();
-    let place = context.place_for(&request).await;
+    let Ok(place) = context.place_for(&request).await else { return Ok(Action::await_change()) };
     let wait = Box::pin(context.bring_on(&request)).await;
     drop(place);
     context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
@@ -93,18 +93,27 @@ impl Default for Looks {
     }
 }
 
+impl Looks {
+    /// Who still waits is left to whoever leads next.
+    pub fn stop(&self) {
+        self.active.close();
+        self.others.close();
+    }
+}
+
 impl Context {
-    /// Waits until not too many others are looked at. What ends, or falls due meanwhile, waits for nobody.
-    async fn place_for(&self, request: &Arc<AccessRequest>) -> Option<SemaphorePermit<'_>> {
-        let (believed, _) = self.index.newest(request).believed(None)?;
+    /// Waits until not too many others are looked at. What ends, or falls due meanwhile, waits for nobody and needs no place. An
+    /// error means that the process stops.
+    async fn place_for(&self, request: &Arc<AccessRequest>) -> Result<Option<SemaphorePermit<'_>>, AcquireError> {
+        let Some((believed, _)) = self.index.newest(request).believed(None) else { return Ok(None) };
         let now = Timestamp::now();
         if domain::is_ending(&believed, now) || !domain::needs(&believed, now).enders.is_empty() {
-            return None;
+            return Ok(None);
         }
         let active = believed.phase() == Some(Phase::Active);
         let places = if active { &self.looks.active } else { &self.looks.others };
         let due = believed.deadline().map_or(Duration::MAX, |deadline| self.until(request, deadline));
-        tokio::time::timeout(due, places.acquire()).await.ok()?.ok()
+        tokio::time::timeout(due, places.acquire()).await.ok().transpose()
     }
 
     /// Brings a request as far as it gets now.

@@ -167,7 +167,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     };
     let background = async {
         tokio::select! {
-            () = stopped(stop.clone()) => {}
+            () = stopped(stop.clone()) => context.looks.stop(),
             () = Box::pin(look_after(&context)) => {}
             () = look_after_seals(&context, &requests) => {}
             () = context.look_after_clocks() => {}
