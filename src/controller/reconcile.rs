@@ -1,6 +1,6 @@
 //! One request, step by step: observe, decide, report, enact, until there is nothing to do now.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{
@@ -36,6 +36,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Requests that are looked at at once, of those that are active and of the others.
 const LOOKS: usize = 64;
+
+/// How often somebody who waits for a place looks whether it is still needed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// For so long, and no longer, a removal that is due waits for what somebody else writes all the time.
 const HELD_UP: Duration = Duration::from_secs(2);
@@ -102,18 +105,32 @@ impl Looks {
 }
 
 impl Context {
-    /// Waits until not too many others are looked at. What ends, or falls due meanwhile, waits for nobody and needs no place. An
-    /// error means that the process stops.
+    /// Waits until not too many others are looked at. What ends or falls due, also while it waits, needs no place. An error means that
+    /// the process stops.
     async fn place_for(&self, request: &Arc<AccessRequest>) -> Result<Option<SemaphorePermit<'_>>, AcquireError> {
-        let Some((believed, _)) = self.index.newest(request).believed(None) else { return Ok(None) };
+        let Some((places, mut due)) = self.waits_in(request) else { return Ok(None) };
+        let mut place = pin!(places.acquire());
+        loop {
+            tokio::select! {
+                place = &mut place => return place.map(Some),
+                () = tokio::time::sleep(due.clamp(Duration::from_millis(10), LOOK_AGAIN)) => match self.waits_in(request) {
+                    Some((_, later)) => due = later,
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// Where a request waits for its turn, and how long until it falls due; nothing if it waits for nobody.
+    fn waits_in(&self, request: &Arc<AccessRequest>) -> Option<(&Semaphore, Duration)> {
+        let (believed, _) = self.index.newest(request).believed(None)?;
         let now = Timestamp::now();
         if domain::is_ending(&believed, now) || !domain::needs(&believed, now).enders.is_empty() {
-            return Ok(None);
+            return None;
         }
         let active = believed.phase() == Some(Phase::Active);
-        let places = if active { &self.looks.active } else { &self.looks.others };
         let due = believed.deadline().map_or(Duration::MAX, |deadline| self.until(request, deadline));
-        tokio::time::timeout(due, places.acquire()).await.ok().transpose()
+        Some((if active { &self.looks.active } else { &self.looks.others }, due))
     }
 
     /// Brings a request as far as it gets now.
