@@ -235,9 +235,9 @@ impl Index {
         self.over().insert(hash_of(request.metadata.uid.as_deref().unwrap_or_default()));
     }
 
-    /// What is over is told anew.
-    pub fn forget_what_is_over(&self) {
-        self.over().clear();
+    /// Of those that are over, forgets all but these.
+    pub fn keep_over(&self, there: &HashSet<u64>) {
+        self.over().retain(|hash| there.contains(hash));
     }
 
     fn was_over(&self, uid: &str) -> bool {
@@ -438,8 +438,8 @@ impl Memory {
     }
 }
 
-/// Two of a hundred thousand UIDs have one hash once in thousands of millions of times; then a request of theirs is not believed.
-fn hash_of(uid: &str) -> u64 {
+/// A UID in few bytes. Two of a hundred thousand UIDs have one hash once in thousands of millions of times; then a request of theirs is not believed.
+pub fn hash_of(uid: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     uid.hash(&mut hasher);
     hasher.finish()

@@ -102,7 +102,6 @@ pub struct Context {
     woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
     record: Record,
     writes: Arc<Writes>,
-    looks: reconcile::Looks,
     due_first: DueFirst,
     differences: Differences,
     guard_state: Mutex<Result<InForce, String>>,

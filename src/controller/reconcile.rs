@@ -1,6 +1,6 @@
 //! One request, step by step: observe, decide, report, enact, until there is nothing to do now.
 
-use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{
@@ -9,10 +9,7 @@ use kube::{
     core::{ApiResource, DynamicObject},
     runtime::{controller::Action, reflector::ObjectRef},
 };
-use tokio::{
-    sync::{AcquireError, Semaphore, SemaphorePermit},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
     Context, KnownPolicy, Others, Settled, Urgency,
@@ -34,12 +31,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Requests that are looked at at once, of those that are active and of the others.
-const LOOKS: usize = 64;
-
-/// How often somebody who waits for a place looks whether it is still needed.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
 /// For so long, and no longer, a removal that is due waits for what somebody else writes all the time.
 const HELD_UP: Duration = Duration::from_secs(2);
 
@@ -52,9 +43,7 @@ const GIVES_WAY: Duration = Duration::from_millis(500);
 /// Brings one request as far as it gets now.
 pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Result<Action, Error> {
     context.begin_with_what_is_due();
-    let Ok(place) = context.place_for(&request).await else { return Ok(Action::await_change()) };
     let wait = Box::pin(context.bring_on(&request)).await;
-    drop(place);
     context.was_looked_at(request.metadata.uid.as_deref().unwrap_or_default());
     let Wait(wait) = wait?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
@@ -81,58 +70,7 @@ pub fn is_done(outcomes: &[Outcome]) -> bool {
     !outcomes.is_empty() && !outcomes.iter().any(failed)
 }
 
-/// How many requests are looked at at once: each takes memory meanwhile, and Keycloak and the API server are asked by fewer at a time
-/// anyway.
-pub struct Looks {
-    /// Those that are active: they hardly ask anybody, and a policy that was suspended ends them soon.
-    active: Semaphore,
-    /// Those that want something.
-    others: Semaphore,
-}
-
-impl Default for Looks {
-    fn default() -> Self {
-        Self { active: Semaphore::new(LOOKS), others: Semaphore::new(LOOKS) }
-    }
-}
-
-impl Looks {
-    /// Who still waits is left to whoever leads next.
-    pub fn stop(&self) {
-        self.active.close();
-        self.others.close();
-    }
-}
-
 impl Context {
-    /// Waits until not too many others are looked at. What ends or falls due, also while it waits, needs no place. An error means that
-    /// the process stops.
-    async fn place_for(&self, request: &Arc<AccessRequest>) -> Result<Option<SemaphorePermit<'_>>, AcquireError> {
-        let Some((places, mut due)) = self.waits_in(request) else { return Ok(None) };
-        let mut place = pin!(places.acquire());
-        loop {
-            tokio::select! {
-                place = &mut place => return place.map(Some),
-                () = tokio::time::sleep(due.clamp(Duration::from_millis(10), LOOK_AGAIN)) => match self.waits_in(request) {
-                    Some((_, later)) => due = later,
-                    None => return Ok(None),
-                },
-            }
-        }
-    }
-
-    /// Where a request waits for its turn, and how long until it falls due; nothing if it waits for nobody.
-    fn waits_in(&self, request: &Arc<AccessRequest>) -> Option<(&Semaphore, Duration)> {
-        let (believed, _) = self.index.newest(request).believed(None)?;
-        let now = Timestamp::now();
-        if domain::is_ending(&believed, now) || !domain::needs(&believed, now).enders.is_empty() {
-            return None;
-        }
-        let active = believed.phase() == Some(Phase::Active);
-        let due = believed.deadline().map_or(Duration::MAX, |deadline| self.until(request, deadline));
-        Some((if active { &self.looks.active } else { &self.looks.others }, due))
-    }
-
     /// Brings a request as far as it gets now.
     pub async fn bring_on(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
         let newest = self.index.newest(request);

@@ -42,6 +42,9 @@ const TRY_GUARD: Duration = Duration::from_secs(2);
 /// How often the store is looked through for what is over.
 const SWEEP: Duration = Duration::from_mins(1);
 
+/// So many objects are listed at a time: what is read of them takes several times their size in memory meanwhile.
+const PAGE: u32 = 100;
+
 /// How long one watch lasts, in seconds; then it is begun anew where it was.
 const WATCH: u32 = 10;
 /// How long the API server may be silent while an answer of it is awaited. Longer than a watch: one that hangs, or a list that
@@ -88,7 +91,6 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
         writes: Arc::default(),
-        looks: reconcile::Looks::default(),
         index: Index::new(requests.clone(), keyring.clone(), gone, leadership.clone()),
         policies: policies.clone(),
         policy_reads: policies::Reads::holding(policies::READS),
@@ -167,7 +169,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     };
     let background = async {
         tokio::select! {
-            () = stopped(stop.clone()) => context.looks.stop(),
+            () = stopped(stop.clone()) => {}
             () = Box::pin(look_after(&context)) => {}
             () = look_after_seals(&context, &requests) => {}
             () = context.look_after_clocks() => {}
@@ -190,7 +192,7 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<DynamicObject> = Api::all_with(api.into_client(), &ApiResource::erase::<K>(&()));
-    watcher(api, watcher::Config::default().timeout(WATCH)).default_backoff().filter_map(move |event| {
+    watcher(api, watcher::Config::default().timeout(WATCH).page_size(PAGE)).default_backoff().filter_map(move |event| {
         future::ready(match event {
             Ok(event) => {
                 tell(&event);

@@ -202,7 +202,7 @@ impl Context {
     async fn seal_with(&self, key: &str) -> Result<bool, kube::Error> {
         let requests: Api<DynamicObject> =
             Api::all_with(self.client.clone(), &ApiResource::erase::<AccessRequest>(&()));
-        let (mut found, mut left) = (0, self.index.coming_with_another_key(key));
+        let (mut found, left) = (0, self.index.coming_with_another_key(key));
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let ObjectList { items, metadata, .. } = requests.list(&page).await?;
@@ -216,17 +216,16 @@ impl Context {
                     Err(error) => Err(Error::Unreadable(error)),
                 };
                 if let Err(error) = sealed {
-                    left += 1;
                     let (name, namespace) = (object.name_any(), object.namespace());
                     tracing::warn!(name, namespace, error = error.chain(), "cannot seal with the new key");
                 }
                 tokio::time::sleep(PACE).await;
             }
-            self.older_key.store(left, Ordering::Relaxed);
             let Some(next) = metadata.continue_.filter(|next| !next.is_empty()) else { break };
             page = page.continue_token(&next);
         }
-        // What was just sealed is looked at once more: somebody else may have written meanwhile.
+        // What was just sealed is looked at once more, and counts until then: somebody else may have written meanwhile.
+        self.older_key.store(found + left, Ordering::Relaxed);
         Ok(found + left == 0)
     }
 

@@ -11,7 +11,7 @@ use kube::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Context, reconcile::Wait};
+use super::{Context, index::hash_of, reconcile::Wait};
 use crate::api::AccessRequest;
 
 /// How long to wait where nothing says when to look again.
@@ -19,15 +19,24 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Turns events of the watch into UIDs of requests that are gone. Objects that cannot be read are there all the same.
 pub fn tell(context: Arc<Context>) -> impl FnMut(&watcher::Event<DynamicObject>) {
-    // What is live and was not seen yet, while all there is comes anew.
-    let mut missing = HashSet::new();
+    // While all there is comes anew: what is live and was not seen yet, and what was seen.
+    let (mut missing, mut seen) = (HashSet::new(), HashSet::new());
     move |event| match event {
         watcher::Event::Init => {
             missing = context.index.live();
-            context.index.forget_what_is_over();
+            seen.clear();
         }
-        watcher::Event::InitApply(object) => drop(object.metadata.uid.as_ref().map(|uid| missing.remove(uid))),
-        watcher::Event::InitDone => missing.drain().for_each(|uid| context.index.is_gone(&uid)),
+        watcher::Event::InitApply(object) => {
+            let uid = object.metadata.uid.as_deref().unwrap_or_default();
+            missing.remove(uid);
+            seen.insert(hash_of(uid));
+        }
+        watcher::Event::InitDone => {
+            for uid in missing.drain() {
+                context.index.is_gone(&uid);
+            }
+            context.index.keep_over(&std::mem::take(&mut seen));
+        }
         watcher::Event::Delete(object) => drop(object.metadata.uid.as_ref().map(|uid| context.index.is_gone(uid))),
         watcher::Event::Apply(_) => {}
     }

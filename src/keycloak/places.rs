@@ -172,6 +172,11 @@ impl Width {
 
     fn compare(&mut self, rate: f64, slow: bool, before: Option<(usize, f64)>) {
         let (step, width) = (self.step, self.now());
+        if width < LEAST {
+            // Only refusals lead here. Removals have more places, so their rate says nothing.
+            self.step += 1;
+            return;
+        }
         let helped = before.map(|(other, other_rate)| {
             #[expect(clippy::cast_precision_loss, reason = "they are few")]
             let wider = (width as f64 / other as f64).ln();
