@@ -224,16 +224,16 @@ fn without_what_is_over(
     context: Arc<Context>,
     store: Store<AccessRequest>,
 ) -> impl Stream<Item = Result<watcher::Event<AccessRequest>, watcher::Error>> {
-    let index = context.clone();
+    let looking = context.clone();
     let watched = watched.try_filter_map(move |event| {
-        let is_over = |request: &AccessRequest| index.index.is_over(request, Timestamp::now());
+        let is_over = |request: &AccessRequest| looking.index.is_over(request, Timestamp::now());
         future::ok(match event {
             watcher::Event::InitApply(request) if is_over(&request) => {
-                index.index.let_go(&request);
+                looking.index.let_go(&request);
                 None
             }
             watcher::Event::Apply(request) if is_over(&request) => {
-                index.index.let_go(&request);
+                looking.index.let_go(&request);
                 Some(watcher::Event::Delete(request))
             }
             event => Some(event),
