@@ -145,12 +145,13 @@ impl Index {
     pub fn put(&self, mut request: AccessRequest) {
         let Some(uid) = request.metadata.uid.clone() else { return };
         request.metadata.managed_fields = None;
-        let (mut memories, uid_of) = (self.memories(), uid.clone());
+        let was_over = self.was_over(&uid);
+        let mut memories = self.memories();
         let memory = memories.entry(uid).or_default();
         if memory.newer.as_ref().is_none_or(|known| version(known) < version(&request)) {
             let request = Arc::new(request);
             memory.newer = Some(request.clone());
-            memory.judge(&self.keyring, request, self.ahead(), self.was_over(&uid_of));
+            memory.judge(&self.keyring, request, self.ahead(), was_over);
         }
     }
 
