@@ -39,26 +39,36 @@ pub async fn run(stage: &mut Stage) {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
     let gate = Gate::at(free, SocketAddr::from(([127, 0, 0, 1], port))).expect("a free port");
     reached_by(&format!("https://127.0.0.1:{free}"));
-    let (slow, _) =
-        mass_end(stage, size, DELAY, |ends| gate.is(if ends { Mode::Slow(DELAY) } else { Mode::Open })).await;
+    let slows = |ends| gate.is(if ends { Mode::Slow(DELAY) } else { Mode::Open });
+    let (slow, ()) = mass_end(stage, size, DELAY, slows, async |_, _| ()).await;
     let best = size.div_ceil(TO_KEYCLOAK) as f64 * DELAY.as_secs_f64();
     let what = format!("{size} grants, each answer takes {DELAY:?}: last one gone");
     stage.add(Row::new(NAME, what, Unit::Seconds, one(slow)).beside("eight at a time", one(best)));
 
     let refusing = Refusing::before(&url, stage.bare().await.http()).await;
     reached_by(&refusing.url);
-    let (refused, bare) =
-        mass_end(stage, size, Duration::ZERO, |ends| refusing.refuses(if ends { REFUSED } else { 0 })).await;
+    let some_refused = |ends| refusing.refuses(if ends { REFUSED } else { 0 });
+    let reference = async |crowd: &Crowd, role: &Role| without_hallpass(stage, crowd, role).await;
+    let (refused, bare) = mass_end(stage, size, Duration::ZERO, some_refused, reference).await;
     let what = format!("{size} grants, {REFUSED} % of all calls are refused with 503: last one gone");
-    stage.add(Row::new(NAME, what, Unit::Seconds, one(refused)).beside("bare client, nothing refused", one(bare)));
+    stage.add(
+        Row::new(NAME, what, Unit::Seconds, one(refused))
+            .beside("bare client, nothing refused", one(bare.as_secs_f64())),
+    );
 
     reached_by(&url);
     stage.starts().await;
 }
 
-/// Many end at once in a sick Keycloak: how long until the last one was gone, and how long a bare client took for the same when
-/// it was well.
-async fn mass_end(stage: &Stage, size: usize, delay: Duration, sick: impl Fn(bool)) -> (f64, f64) {
+/// Many end at once in a sick Keycloak: how long until the last one was gone, and what a reference says of the same people and role when
+/// it is well.
+async fn mass_end<R>(
+    stage: &Stage,
+    size: usize,
+    delay: Duration,
+    sick: impl Fn(bool),
+    reference: impl AsyncFnOnce(&Crowd, &Role) -> R,
+) -> (f64, R) {
     let w = &stage.w;
     stage.starts().await;
     let role = w.keycloak.realm_role("sick").await;
@@ -74,11 +84,11 @@ async fn mass_end(stage: &Stage, size: usize, delay: Duration, sick: impl Fn(boo
     let [_, last] = lags(&w.keycloak, &crowd, end).await;
     let last = last.last().expect("one").as_secs_f64();
     stage.stops().await;
-    let bare = without_hallpass(stage, &crowd, &role).await;
+    let beside = reference(&crowd, &role).await;
     stage.clear().await;
     policy.delete().await;
     crowd.leave(&w.keycloak).await;
-    (last, bare.as_secs_f64())
+    (last, beside)
 }
 
 async fn without_hallpass(stage: &Stage, crowd: &Crowd, role: &Role) -> Duration {
