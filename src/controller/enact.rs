@@ -78,23 +78,29 @@ impl Context {
         if let Some(why) = realm.is_another_than(subject).await {
             return Err(why);
         }
+        let (id, target) = (&target.id, unpinned(target));
         let words = |error: keycloak::Error| {
             realm.met(&error);
             if error.outcome_unknown() {
-                self.settling.sent(holder.clone(), &target.id, realm.settling_time());
+                self.settling.sent(holder.clone(), id, realm.settling_time());
             }
             // For people: Keycloak is asked by the id.
             error.to_string().replace(&format!("{user_id:?}"), &format!("{username:?}"))
         };
-        let target = unpinned(target);
         match effect {
-            Effect::Map(_) => realm.keycloak.map(user_id, &target).await.map(|()| OutcomeResult::Mapped).map_err(words),
+            Effect::Map(_) => {
+                let call = realm.keycloak.map(user_id, &target);
+                let mapped = self.settling.until_answered(holder, id, realm.settling_time(), call).await;
+                mapped.map(|()| OutcomeResult::Mapped).map_err(words)
+            }
             Effect::Confirm(_) => {
                 let there = realm.keycloak.has(user_id, &target).await.map_err(words)?;
                 Ok(if there { OutcomeResult::Mapped } else { OutcomeResult::Missing })
             }
             Effect::Unmap(_) => {
-                let removal = realm.keycloak.unmap(user_id, &target, realm_id).await.map_err(words)?;
+                let call = realm.keycloak.unmap(user_id, &target, realm_id);
+                let removal = self.settling.until_answered(holder, id, realm.settling_time(), call).await;
+                let removal = removal.map_err(words)?;
                 tracing::debug!(user = user_id, target = %target, ?removal, "removed");
                 Ok(OutcomeResult::Removed)
             }

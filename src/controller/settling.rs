@@ -35,6 +35,23 @@ pub struct Settling {
     since: Instant,
 }
 
+/// A write that was not answered yet.
+struct UnderWay<'a> {
+    settling: &'a Settling,
+    holder: &'a Holder,
+    target: &'a str,
+    settling_time: Duration,
+    answered: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.settling.sent(self.holder.clone(), self.target, self.settling_time);
+        }
+    }
+}
+
 impl Settling {
     /// Nothing is on its way, but for what the leader before may have left.
     pub fn new(takeover: Takeover) -> Self {
@@ -44,6 +61,20 @@ impl Settling {
     /// A write to a target was sent, and no answer came that could be used.
     pub fn sent(&self, holder: Holder, target: &str, settling_time: Duration) {
         self.travels(holder, target, Instant::now() + settling_time);
+    }
+
+    /// Makes a call that writes to a target. If it is dropped before it was answered, because the process stops, it counts as sent.
+    pub async fn until_answered<T>(
+        &self,
+        holder: &Holder,
+        target: &str,
+        settling_time: Duration,
+        call: impl Future<Output = T>,
+    ) -> T {
+        let mut under_way = UnderWay { settling: self, holder, target, settling_time, answered: false };
+        let answer = call.await;
+        under_way.answered = true;
+        answer
     }
 
     /// The targets of a subject to which something may still be on its way, and until when, in whole seconds.
@@ -146,6 +177,19 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_dropped_before_it_was_answered_may_be_on_its_way() {
+        let settling = Settling::new(Takeover::Clean { unsettled_until: Timestamp::now() });
+        let holder = Holder { url: "https://sso".into(), realm_id: "r".into(), user_id: "alice".into() };
+        let limit = Duration::from_secs(100);
+        let answered = settling.until_answered(&holder, "one", limit, std::future::ready(1)).await;
+        let dropped = settling.until_answered(&holder, "two", limit, std::future::pending::<()>());
+        let dropped = tokio::time::timeout(Duration::from_secs(1), dropped).await;
+        assert!(answered == 1 && dropped.is_err());
+        assert_eq!(settling.travelling(&holder).into_keys().collect::<Vec<_>>(), ["two"]);
+        assert!(settling.last().is_some_and(|last| last == Instant::now() + limit));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_leaders_before_have_sent_is_waited_for() {
