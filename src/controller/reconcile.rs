@@ -154,6 +154,7 @@ impl Context {
         held_up: bool,
     ) -> Result<Option<Step>, Error> {
         let (now, mut clocks) = (Timestamp::now(), Going::now());
+        let not_removed = outcomes.iter().any(|outcome| matches!(outcome.result, OutcomeResult::Failed(_)));
         let siblings = self.siblings(request);
         let due = self.next_due(request, object, &siblings, now);
         let observed = Box::pin(self.observe(request, siblings, outcomes, now));
@@ -203,6 +204,8 @@ impl Context {
             && (!self.index.is_fenced(&request.uid) || ours_to_write && unmaps > removals.len());
         let fenced = needs_fence.then(|| fence::fenced(&request.status)).transpose()?;
         if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
+            // What could not be removed is tried again once that is said: it does not wait behind what is gone.
+            let urgency = if ends && not_removed { Urgency::Removal } else { urgency };
             match report::status(self, object, status, urgency).await {
                 Ok(written) => {
                     report::announce(self, object, &written);
