@@ -14,10 +14,14 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     ResourceExt,
-    runtime::reflector::{ObjectRef, Store},
+    runtime::{
+        reflector::{ObjectRef, Store},
+        watcher::Event,
+    },
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::by_user::ByUser;
 use crate::{
     api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase},
     clock::Boot,
@@ -36,6 +40,7 @@ pub(super) const KEPT: Duration = Duration::from_mins(30);
 pub struct Index {
     store: Store<AccessRequest>,
     keyring: Arc<Keyring>,
+    by_user: ByUser,
     memories: Mutex<HashMap<String, Memory>>,
     /// Those that are known here only; nothing is left of those that are over.
     vanished: Mutex<HashMap<String, Option<Arc<AccessRequest>>>>,
@@ -130,7 +135,7 @@ impl Index {
         leadership: Leadership,
     ) -> Self {
         let (memories, vanished, over) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { store, keyring, memories, vanished, over, gone, leadership }
+        Self { store, keyring, by_user: ByUser::default(), memories, vanished, over, gone, leadership }
     }
 
     /// By how much the API server's clock is ahead of ours, if that is more than is tolerated: what a leader on another machine
@@ -140,11 +145,21 @@ impl Index {
         Duration::from_secs(ahead.filter(|ahead| *ahead > super::clocks::TOLERATED).unwrap_or_default())
     }
 
+    /// Follows the watch: to be told of each event that its cache has taken in.
+    pub fn follow(&self, event: &Event<AccessRequest>) {
+        let remembered = || {
+            let memories = self.memories();
+            memories.values().flat_map(|memory| memory.newer.iter().chain(&memory.trusted)).cloned().collect()
+        };
+        self.by_user.follow(event, remembered);
+    }
+
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
     /// A status that is ours is remembered at once: somebody may write over it before anybody looks.
     pub fn put(&self, mut request: AccessRequest) {
         let Some(uid) = request.metadata.uid.clone() else { return };
         request.metadata.managed_fields = None;
+        self.by_user.add(&request);
         let was_over = self.was_over(&uid);
         let mut memories = self.memories();
         let memory = memories.entry(uid).or_default();
@@ -188,6 +203,7 @@ impl Index {
         // What disappeared while it was live is kept until somebody has taken over what it gave.
         let live = |memory: &Memory| memory.trusted.as_ref().is_some_and(|trusted| trusted.is_live());
         self.memories().retain(|uid, memory| there.contains(uid) || live(memory));
+        self.by_user.forget_all_but(|request| self.store.get(request).is_some());
     }
 
     /// Somebody found that a request is not there any more.
@@ -305,21 +321,21 @@ impl Index {
 
     /// All requests, each in its newest known version.
     pub fn known(&self) -> Vec<Known> {
-        self.known_if(|_| true)
+        self.know_those(self.store.state(), |_| true)
     }
 
     /// Those of a Keycloak user, by its id: few of many, and only they are judged.
     pub fn known_of(&self, user: &str) -> Vec<Known> {
-        self.known_if(|request| {
+        let stored = self.by_user.of(user).iter().filter_map(|request| self.store.get(request)).collect();
+        self.know_those(stored, |request| {
             let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
             subject.is_some_and(|subject| subject.user_id == user)
         })
     }
 
-    /// Requests of which this is so as they are stored, or as they are remembered.
-    fn known_if(&self, wanted: impl Fn(&AccessRequest) -> bool) -> Vec<Known> {
+    /// Those of the stored ones of which this is so as they are stored, or as they are remembered; and the vanished ones.
+    fn know_those(&self, mut stored: Vec<Arc<AccessRequest>>, wanted: impl Fn(&AccessRequest) -> bool) -> Vec<Known> {
         let vanished = self.vanished().clone();
-        let mut stored = self.store.state();
         {
             let memories = self.memories();
             let remembered = |uid: &str| {

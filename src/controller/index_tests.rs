@@ -42,9 +42,15 @@ impl World {
         request
     }
 
+    /// The watch brings this.
+    fn brings(&mut self, event: &Event<AccessRequest>) {
+        self.watch.apply_watcher_event(event);
+        self.index.follow(event);
+    }
+
     /// The watch shows this.
     fn shows(&mut self, request: &AccessRequest) -> Known {
-        self.watch.apply_watcher_event(&Event::Apply(request.clone()));
+        self.brings(&Event::Apply(request.clone()));
         self.index.newest(&Arc::new(request.clone()))
     }
 
@@ -323,7 +329,7 @@ async fn an_old_status_of_what_is_over_is_not_believed_although_nothing_else_is_
     let (active, over) = (world.sealed(1, Phase::Active), world.sealed(2, Phase::Expired));
     world.ours(&over);
     world.index.let_go(&over);
-    world.watch.apply_watcher_event(&Event::Delete(over.clone()));
+    world.brings(&Event::Delete(over.clone()));
     world.index.forget_the_gone();
     let back = AccessRequest { status: active.status.clone(), ..blank(3) };
     world.not_ours(&back, None);
@@ -343,10 +349,82 @@ async fn what_is_live_and_not_shown_is_looked_for() {
     let active = world.sealed(1, Phase::Active);
     world.ours(&active);
     assert!(world.index.not_shown().is_empty());
-    world.watch.apply_watcher_event(&Event::Delete(active));
+    world.brings(&Event::Delete(active));
     assert_eq!(world.index.not_shown().len(), 1);
     world.index.forget_the_gone();
     assert_eq!(world.index.not_shown().len(), 1, "it is kept until somebody has taken over what it gave");
     world.index.vanish("u1");
     assert!(world.index.not_shown().is_empty());
+}
+
+/// A request in this version that the operator wrote, about this user.
+fn about(world: &World, version: u64, user: &str) -> AccessRequest {
+    let mut request = world.sealed(version, Phase::Active);
+    let mut status = request.status.take().expect("a status");
+    let subject = json!({"realm": "prod", "realmId": "r", "userId": user, "username": user, "url": "https://sso"});
+    status.subject = Some(serde_json::from_value(subject).expect("a subject"));
+    status.seal = world.keys.seal("u1", &status);
+    request.status = Some(status);
+    request
+}
+
+#[tokio::test]
+async fn a_person_s_requests_are_found_by_what_is_stored_and_by_what_is_remembered() {
+    let mut world = world();
+    let of = |world: &World, user: &str| world.index.known_of(user).len();
+    let alice = about(&world, 1, "alice");
+    world.brings(&Event::Apply(alice.clone()));
+    assert_eq!((of(&world, "alice"), of(&world, "bob")), (1, 0));
+    // Somebody writes another name over it. It is about both: what was given to alice is remembered.
+    let forged = about(&world, 2, "bob");
+    let forged = unsealed(forged);
+    world.brings(&Event::Apply(forged.clone()));
+    assert_eq!((of(&world, "alice"), of(&world, "bob")), (1, 1));
+    // Also after all came anew.
+    for event in [Event::Init, Event::InitApply(forged.clone()), Event::InitDone] {
+        world.brings(&event);
+    }
+    assert_eq!((of(&world, "alice"), of(&world, "bob")), (1, 1));
+    // And what was written meanwhile is found before the watch shows it.
+    world.brings(&Event::Init);
+    world.index.sends(&AccessRequest { status: about(&world, 3, "carol").status, ..forged.clone() });
+    world.index.put(about(&world, 3, "carol"));
+    world.brings(&Event::InitApply(forged.clone()));
+    assert_eq!(of(&world, "carol"), 1);
+    world.brings(&Event::InitDone);
+    assert_eq!(of(&world, "carol"), 1);
+    world.brings(&Event::Delete(forged));
+    assert_eq!(["alice", "bob", "carol"].map(|user| of(&world, user)), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn what_is_not_stored_any_more_is_nobody_s() {
+    let mut world = world();
+    let alice = about(&world, 1, "alice");
+    let of_alice = |world: &World| world.index.by_user.of("alice").len();
+    world.brings(&Event::Apply(alice.clone()));
+    assert_eq!(of_alice(&world), 1);
+    // Nothing is remembered of it: nobody has looked at it.
+    for event in [Event::Init, Event::InitDone] {
+        world.brings(&event);
+    }
+    assert_eq!(of_alice(&world), 0);
+    // An answer that comes after the watch has said that it is gone, while all comes anew and afterwards.
+    world.brings(&Event::Init);
+    world.index.put(alice);
+    world.index.forget_the_gone();
+    assert_eq!(of_alice(&world), 1);
+    world.brings(&Event::InitDone);
+    world.index.forget_the_gone();
+    assert_eq!(of_alice(&world), 0);
+}
+
+#[tokio::test]
+async fn what_is_let_go_while_it_is_listed_is_found_when_the_list_is_at_its_end() {
+    let mut world = world();
+    let alice = about(&world, 1, "alice");
+    for event in [Event::Init, Event::InitApply(alice.clone()), Event::Delete(alice), Event::InitDone] {
+        world.brings(&event);
+    }
+    assert_eq!(world.index.known_of("alice").len(), world.index.known().len());
 }

@@ -10,6 +10,7 @@
 mod actions;
 mod approvers;
 mod at_once;
+mod by_user;
 mod clocks;
 mod drift;
 mod due_first;

@@ -214,7 +214,9 @@ fn changes_of_requests(
 ) -> impl Stream<Item = Result<ObjectRef<AccessRequest>, watcher::Error>> + use<> {
     let watched = watched(Api::<AccessRequest>::all(context.client.clone()), vanished::tell(context.clone()));
     let kept = without_what_is_over(watched, context.clone(), store);
-    reflector::reflector(writer, kept).touched_objects().map_ok(|request| ObjectRef::from_obj(&request))
+    let following = context.clone();
+    let shown = reflector::reflector(writer, kept).inspect_ok(move |event| following.index.follow(event));
+    shown.touched_objects().map_ok(|request| ObjectRef::from_obj(&request))
 }
 
 /// What a watch shows, for a store that holds nothing that [is over](Index::is_over): it does not come in, and goes when its time has
