@@ -81,8 +81,9 @@ async fn mass_end<R>(
     comes(end).await;
     are_in_phase(w, Phase::Expired, size, delay * crowd.size() + crowd.patience()).await.expect("all end");
     sick(false);
-    let [_, last] = lags(&w.keycloak, &crowd, end).await;
-    let last = last.last().expect("one").as_secs_f64();
+    // What was left without an answer is removed once more later, and was gone before that.
+    let [gone, _] = lags(&w.keycloak, &crowd, end).await;
+    let last = gone.last().expect("one").as_secs_f64();
     stage.stops().await;
     let beside = reference(&crowd, &role).await;
     stage.clear().await;
