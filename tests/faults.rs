@@ -2,6 +2,7 @@
 //! at each step of a life. `make fault-test` tries every point, `make test` some that a seed chooses.
 #![allow(missing_docs, unreachable_pub, reason = "a binary of tests")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "whatever goes wrong fails the test")]
+#![allow(clippy::large_futures, reason = "there are few of each")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -132,6 +133,24 @@ async fn what_is_due_does_not_wait_for_a_look_at_another_request_of_the_same_per
     let late = life::due_beside_a_look(&stage).await.unwrap();
     println!("gone {late:#} after the deadline");
     assert!(late.as_secs() < 4, "{late:#}");
+    stage.clear().await;
+}
+
+/// Whoever comes next would wait until the lease runs out, and for what may be on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_stopped_before_all_is_listed_hands_the_lease_back() {
+    let stage = Stage::prepare(0).await;
+    for list in ["api GET accesspolicies", "api GET accessrequests"] {
+        let life = stage.script.enlist(Vec::new());
+        stage.script.lasts(life, list, script::Fault::Hang(script::When::Before));
+        let handed_back = || stage.operator.log_about("handed the lease back").len();
+        let before = handed_back();
+        stage.script.kill().await;
+        stage.w.until(list, async || stage.script.is_hit(life)).await;
+        stage.operator.is_told_to_stop().await;
+        assert_eq!(handed_back(), before + 1, "{list} hangs");
+        stage.script.dismiss(life);
+    }
     stage.clear().await;
 }
 

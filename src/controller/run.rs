@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, TryStreamExt, channel, future, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, channel, future, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -177,6 +177,8 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
             () = look_after_holdings(&context, &requests) => {}
         }
     };
+    let policy_loop = to_the_end(policy_loop, &policies, stop.clone());
+    let request_loop = to_the_end(request_loop, &requests, stop.clone());
     tokio::join!(policy_loop, request_loop, background);
     context.tell_of_the_vanished();
     context.unsettled_until()
@@ -340,6 +342,26 @@ fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<ObjectRe
     objects.iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect()
 }
 
+/// Runs a loop until what it has begun is finished, once the process is told to stop. If its store was not listed by then it has begun
+/// nothing, and would wait for the list that is not asked for any more.
+async fn to_the_end<K>(running: impl Future<Output = ()>, store: &Store<K>, stop: watch::Receiver<bool>)
+where
+    K: reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    let has_begun = || store.wait_until_ready().now_or_never().is_some();
+    let stopped_before = async {
+        stopped(stop).await;
+        if has_begun() {
+            future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = running => {}
+        () = stopped_before => {}
+    }
+}
+
 /// Ends a queue when the process is told to stop: what runs is finished, nothing new is begun.
 fn request_stop<S: Stream>(queue: S, stop: watch::Receiver<bool>) -> impl Stream<Item = S::Item> {
     queue.take_until(Box::pin(stopped(stop)))
@@ -360,7 +382,7 @@ async fn look_after(context: &Context) {
                 tokio::time::sleep(TRY_GUARD).await;
                 continue;
             }
-            let answer = context.guard.keep().await;
+            let answer = Box::pin(context.guard.keep()).await;
             context.remember_guard(&answer);
             if let Err(error) = context.record.begin().await {
                 tracing::warn!(

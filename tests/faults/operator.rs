@@ -146,6 +146,19 @@ impl Operator {
         child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|exit| exit.is_some()))
     }
 
+    /// Tells it to stop, as a cluster does, and waits until it has done so and was started again.
+    pub async fn is_told_to_stop(&self) {
+        let (starts, begin) = (self.starts().0, Instant::now());
+        let pid = self.script.operator.lock().expect("lock").as_ref().and_then(tokio::process::Child::id);
+        let pid = pid.expect("it runs").to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().await;
+        assert!(told.is_ok_and(|told| told.success()), "kill -TERM {pid}");
+        while self.starts().0 == starts {
+            assert!(begin.elapsed() < Duration::from_secs(20), "it does not stop: {}", self.log.display());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// How often it was started, and when last.
     pub fn starts(&self) -> (usize, Timestamp) {
         (self.starts.load(Ordering::Acquire), *self.started.lock().expect("lock"))
