@@ -217,6 +217,12 @@ impl Context {
         }
     }
 
+    /// The trust epoch in which the admission policies were last seen in force.
+    fn known_epoch(&self) -> Option<String> {
+        let state = self.guard_state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.as_ref().ok().map(|in_force| in_force.epoch.clone())
+    }
+
     /// How the operator is.
     pub fn health(&self) -> Health {
         Health {

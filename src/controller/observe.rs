@@ -38,7 +38,7 @@ impl Context {
         outcomes: Vec<Outcome>,
         now: Timestamp,
     ) -> Result<Observed, Error> {
-        let needs = domain::needs(request, now);
+        let needs = domain::needs(request, now, self.known_epoch().as_deref());
         // The request was seen before this. What else is asked does not wait for the answer.
         let guard = async { if needs.guard { self.ask_guard().await } else { Guard::NotAsked } };
         let rest = Box::pin(self.observe_the_rest(request, &needs, siblings, outcomes, now));

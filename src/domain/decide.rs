@@ -135,18 +135,22 @@ pub fn is_ending(request: &Request, now: Timestamp) -> bool {
     lost || request.phase().is_some_and(ending) || request.is_due(now) || request.deleting
 }
 
-/// What has to be known to decide on a request now.
-pub fn needs(request: &Request, now: Timestamp) -> Needs {
+/// What has to be known to decide on a request now. `epoch` is the present trust epoch, as it was last seen; whoever learns of another
+/// one has the live requests looked at again that have not taken it on.
+pub fn needs(request: &Request, now: Timestamp, epoch: Option<&str>) -> Needs {
     let mut needs = Needs::default();
     let phase = request.phase();
     if is_ending(request, now) {
         return needs;
     }
-    // In whatever phase: only what was looked at in a trust epoch can tell what comes later from what was before it.
-    needs.guard = true;
-    let ends = ending::unrecorded(request).map(|end| end.by.clone());
-    let open = request.status.ends.iter().filter(|end| ending::is_undecided(end)).map(|end| end.by.clone());
-    needs.enders = open.chain(ends).filter(|by| !by.is_empty()).collect();
+    let ends = ending::unrecorded(request).map(|end| &end.by);
+    let open = request.status.ends.iter().filter(|end| ending::is_undecided(end)).map(|end| &end.by);
+    let ends: Vec<&String> = open.chain(ends).collect();
+    // Only what was looked at in a trust epoch can tell what comes later from what was before it. What is in place, is not to end
+    // and took on the one that is known is given nothing, and nothing of it counts.
+    let took_on = |epoch: &str| request.status.trust_epoch.as_deref() == Some(epoch);
+    needs.guard = phase != Some(Phase::Active) || !ends.is_empty() || !epoch.is_none_or(took_on);
+    needs.enders = ends.into_iter().filter(|by| !by.is_empty()).cloned().collect();
     needs.people.clone_from(&needs.enders);
     let starts = request.not_before.is_none_or(|start| start <= now);
     if phase.is_none() || phase == Some(Phase::Pending) || (phase == Some(Phase::Approved) && starts) {

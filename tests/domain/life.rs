@@ -214,8 +214,22 @@ fn what_ends_needs_nothing() {
         let ends = request.deleting
             || request.is_due(at(4000))
             || request.phase().is_some_and(|p| p.is_final() || p == Revoking);
-        assert!(!ends || needs(&request, at(4000)) == hallpass::domain::Needs::default());
+        assert!(!ends || needs(&request, at(4000), Some("another")) == hallpass::domain::Needs::default());
     }
+}
+
+#[test]
+fn what_is_in_place_asks_about_the_admission_policies_only_if_it_is_to_end_or_has_not_taken_on_their_epoch() {
+    let nothing = hallpass::domain::Needs::default();
     let only_the_guard = hallpass::domain::Needs { guard: true, ..Default::default() };
-    assert_eq!(needs(&request("fix").active(&[ours("admin")]).read(), at(0)), only_the_guard);
+    let active = request("fix").active(&[ours("admin")]).guarded_by("e1");
+    let ending = active.clone().annotated("end.hallpass.dev/now", BOB).read();
+    let active = active.read();
+    assert_eq!(needs(&active, at(0), Some("e1")), nothing);
+    assert_eq!(needs(&active, at(0), None), nothing, "whoever learns of an epoch has it looked at");
+    assert_eq!(needs(&active, at(0), Some("e2")), only_the_guard);
+    assert!(needs(&ending, at(0), Some("e1")).guard);
+    let mut activating = active;
+    activating.status.phase = Some(Activating);
+    assert_eq!(needs(&activating, at(0), Some("e1")), only_the_guard, "it is given something");
 }

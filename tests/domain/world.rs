@@ -203,7 +203,12 @@ impl World {
 
     /// What the controller would show: what was asked for, and nothing else.
     pub fn observed(&self, request: &Request) -> Observed {
-        let Needs { guard, people, enders, targets, record } = needs(request, self.now);
+        // Whoever asks knows the epoch of the last answer.
+        let epoch = match &self.guard {
+            Guard::InForce { epoch, .. } => Some(epoch.as_str()),
+            Guard::NotAsked | Guard::NotInForce(_) | Guard::Unknown(_) => None,
+        };
+        let Needs { guard, people, enders, targets, record } = needs(request, self.now, epoch);
         let phase = request.phase();
         let ends = phase.is_some_and(|phase| phase.is_final() || phase == Phase::Revoking)
             || request.is_due(self.now)
