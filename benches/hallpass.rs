@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "a binary of benchmarks")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "whatever goes wrong fails the run")]
 #![allow(clippy::cast_precision_loss, reason = "times and counts are far from where it matters")]
+#![allow(clippy::large_futures, reason = "there is one of each")]
 
 use std::env;
 

@@ -1,4 +1,5 @@
 //! Parses arguments, reads the configuration, and runs until told to stop.
+#![expect(clippy::large_futures, reason = "there is one of each")]
 
 use std::{
     collections::BTreeMap,

@@ -43,7 +43,7 @@ impl Context {
         let hand_over = async {
             let mut handed_over = Vec::new();
             for (target, to) in hand_overs {
-                handed_over.extend(self.hand_over(target, to).await?);
+                handed_over.extend(Box::pin(self.hand_over(target, to)).await?);
             }
             Ok::<_, Error>(handed_over)
         };
@@ -58,7 +58,7 @@ impl Context {
         // As it is before anything is sent: what arrives after this may come to nothing before anybody looks at it.
         let travelling = holder.as_ref().and_then(|holder| self.settling.travelling(holder).remove(&target.id));
         let done = match (&request.status.subject, holder) {
-            (Some(subject), Some(holder)) => self.write(subject, &holder, effect, target).await,
+            (Some(subject), Some(holder)) => Box::pin(self.write(subject, &holder, effect, target)).await,
             (_, _) => Err("the request has no subject".into()),
         };
         Outcome { target: target.name.clone(), result: done.unwrap_or_else(OutcomeResult::Failed), travelling }

@@ -149,14 +149,21 @@ impl ApiError {
 pub const API_LIMIT: Duration = Duration::from_secs(5);
 
 /// Gives a call to the API server a time limit.
-pub async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-    within(API_LIMIT, call).await
+pub fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> impl Future<Output = Result<T, ApiError>> {
+    within(API_LIMIT, call)
 }
 
 /// Gives a call to the API server this time limit.
-pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(ApiError::Timeout(limit)),
+pub fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> impl Future<Output = Result<T, ApiError>> {
+    // kube's calls are large. Whoever may make one later does not take the memory for it: there are thousands.
+    let call = Box::pin(call);
+    async move {
+        match tokio::time::timeout(limit, call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(ApiError::Timeout(limit)),
+        }
     }
 }

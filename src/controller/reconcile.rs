@@ -96,7 +96,7 @@ impl Context {
             if waits.is_some() {
                 return Ok(Wait(waits));
             }
-            let named = self.named(&known).await?;
+            let named = Box::pin(self.named(&known)).await?;
             let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
             let alone = self.locks.lock(subject.as_ref()).await;
@@ -187,7 +187,7 @@ impl Context {
             || (request.grant_is_due(now) && decided.is_some_and(Phase::is_final));
         // Others are written by somebody all the time: that keeps nothing from going that is due. What is known now counts.
         let waits_for_others = about_others && !(held_up && removes);
-        if waits_for_others && !self.is_fenced(request, urgency).await? {
+        if waits_for_others && !Box::pin(self.is_fenced(request, urgency)).await? {
             return Ok(None);
         }
         if let Some(status) = self.goes_at_once(request, &decision, &removals, now) {
@@ -218,17 +218,17 @@ impl Context {
                     // What cannot be read, is gone, or is written by others all the time keeps nothing from going that is due.
                     let there = self.read_again(object).await;
                     if held_up || !matches!(there, Ok(true)) {
-                        let _ = self.remove_all_the_same(object, removals).await;
+                        let _ = Box::pin(self.remove_all_the_same(object, removals)).await;
                     }
                     return if there? { Ok(None) } else { Err(Error::Gone) };
                 }
                 Err(error) => {
-                    let gone = self.remove_all_the_same(object, removals).await;
+                    let gone = Box::pin(self.remove_all_the_same(object, removals)).await;
                     return Err(if gone { Error::WriteStatus(error) } else { Error::NotRemoved(error) });
                 }
             }
         }
-        let outcomes = match self.enact(&recorded, &decision.effects).await {
+        let outcomes = match Box::pin(self.enact(&recorded, &decision.effects)).await {
             Err(Error::WriteFinalizer(error)) if error.is_conflict() => {
                 return if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) };
             }
@@ -251,7 +251,7 @@ impl Context {
     /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait
     /// for that if the API server cannot be reached.
     async fn is_fenced(&self, request: &Request, urgency: Urgency) -> Result<bool, Error> {
-        match self.fence_others(request, urgency).await {
+        match Box::pin(self.fence_others(request, urgency)).await {
             Err(error) if urgency == Urgency::Removal => {
                 let request = format!("{}/{}", request.namespace, request.name);
                 tracing::warn!(
@@ -282,7 +282,7 @@ impl Context {
         if removals.is_empty() {
             return true;
         }
-        match self.enact(object, &removals).await {
+        match Box::pin(self.enact(object, &removals)).await {
             Ok(outcomes) => {
                 self.remember_what_is_gone(uid, &outcomes);
                 tracing::warn!(

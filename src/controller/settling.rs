@@ -64,17 +64,21 @@ impl Settling {
     }
 
     /// Makes a call that writes to a target. If it is dropped before it was answered, because the process stops, it counts as sent.
-    pub async fn until_answered<T>(
-        &self,
-        holder: &Holder,
-        target: &str,
+    pub fn until_answered<'a, T>(
+        &'a self,
+        holder: &'a Holder,
+        target: &'a str,
         settling_time: Duration,
         call: impl Future<Output = T>,
-    ) -> T {
-        let mut under_way = UnderWay { settling: self, holder, target, settling_time, answered: false };
-        let answer = call.await;
-        under_way.answered = true;
-        answer
+    ) -> impl Future<Output = T> {
+        let under_way = UnderWay { settling: self, holder, target, settling_time, answered: false };
+        let call = Box::pin(call);
+        async move {
+            let mut under_way = under_way;
+            let answer = call.await;
+            under_way.answered = true;
+            answer
+        }
     }
 
     /// The targets of a subject to which something may still be on its way, and until when, in whole seconds.

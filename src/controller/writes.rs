@@ -85,8 +85,15 @@ impl Writes {
 
 impl Turn<'_> {
     /// Sends it.
-    pub async fn send<T>(self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-        within(self.limit, call).await
+    pub fn send<T>(
+        self,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> impl Future<Output = Result<T, ApiError>> {
+        let call = within(self.limit, call);
+        async move {
+            let _turn = self;
+            call.await
+        }
     }
 }
 
