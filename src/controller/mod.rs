@@ -127,11 +127,18 @@ impl Locks {
     async fn lock(&self, holder: Option<&Holder>) -> Option<tokio::sync::OwnedMutexGuard<()>> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody holds or waits for a lock that only this map knows.
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            // Nobody holds or waits for a lock that only this map knows. They are many while many are looked at: not each time.
+            if locks.len() == locks.capacity() {
+                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            }
             locks.entry(holder?.clone()).or_default().clone()
         };
-        Some(lock.lock_owned().await)
+        // One that is free is taken at once. tokio has others wait for a while where a task takes many, and thousands of looks would
+        // be under way, each with its memory.
+        match lock.clone().try_lock_owned() {
+            Ok(alone) => Some(alone),
+            Err(_) => Some(lock.lock_owned().await),
+        }
     }
 }
 
