@@ -43,7 +43,7 @@ const TRY_GUARD: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_mins(1);
 
 /// So many objects are listed at a time: what is read of them takes several times their size in memory meanwhile.
-const PAGE: u32 = 100;
+const PAGE: u32 = 50;
 
 /// How long one watch lasts, in seconds; then it is begun anew where it was.
 const WATCH: u32 = 10;
