@@ -67,8 +67,8 @@ soak: ## many short requests with random faults, for HALLPASS_SOAK_MINUTES (10)
 
 bench: ## how fast it is beside bare Keycloak: an hour and more; BENCH=WORDS runs those with the words in their names
 	cargo build --release
-	cargo bench --bench hallpass --no-run
-	HALLPASS_BIN="$${CARGO_TARGET_DIR:-target}/release/hallpass" dev/with-stack cargo bench --bench hallpass -- $(BENCH)
+	cargo bench --profile measuring --bench hallpass --no-run
+	HALLPASS_BIN="$${CARGO_TARGET_DIR:-target}/release/hallpass" dev/with-stack cargo bench --profile measuring --bench hallpass -- $(BENCH)
 
 image: ## the container image, as an OCI layout in target/image/amd64
 	release/image amd64

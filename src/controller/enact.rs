@@ -90,7 +90,7 @@ impl Context {
         match effect {
             Effect::Map(_) => {
                 let call = realm.keycloak.map(user_id, &target);
-                let mapped = self.settling.until_answered(holder, id, realm.settling_time(), call).await;
+                let mapped = self.settling.until_answered(holder, id, || realm.settling_time(), call).await;
                 mapped.map(|()| OutcomeResult::Mapped).map_err(words)
             }
             Effect::Confirm(_) => {
@@ -99,7 +99,7 @@ impl Context {
             }
             Effect::Unmap(_) => {
                 let call = realm.keycloak.unmap(user_id, &target, realm_id);
-                let removal = self.settling.until_answered(holder, id, realm.settling_time(), call).await;
+                let removal = self.settling.until_answered(holder, id, || realm.settling_time(), call).await;
                 let removal = removal.map_err(words)?;
                 tracing::debug!(user = user_id, target = %target, ?removal, "removed");
                 Ok(OutcomeResult::Removed)

@@ -202,8 +202,12 @@ impl Index {
         let there: HashSet<_> = self.store.state().iter().filter_map(|stored| stored.metadata.uid.clone()).collect();
         // What disappeared while it was live is kept until somebody has taken over what it gave.
         let live = |memory: &Memory| memory.trusted.as_ref().is_some_and(|trusted| trusted.is_live());
-        self.memories().retain(|uid, memory| there.contains(uid) || live(memory));
+        let mut memories = self.memories();
+        memories.retain(|uid, memory| there.contains(uid) || live(memory));
         self.by_user.forget_all_but(|request| self.store.get(request).is_some());
+        for remembered in memories.values().flat_map(|memory| memory.newer.iter().chain(&memory.trusted)) {
+            self.by_user.add(remembered);
+        }
     }
 
     /// Somebody found that a request is not there any more.

@@ -359,7 +359,11 @@ async fn what_is_live_and_not_shown_is_looked_for() {
 
 /// A request in this version that the operator wrote, about this user.
 fn about(world: &World, version: u64, user: &str) -> AccessRequest {
-    let mut request = world.sealed(version, Phase::Active);
+    in_phase(world, version, user, Phase::Active)
+}
+
+fn in_phase(world: &World, version: u64, user: &str, phase: Phase) -> AccessRequest {
+    let mut request = world.sealed(version, phase);
     let mut status = request.status.take().expect("a status");
     let subject = json!({"realm": "prod", "realmId": "r", "userId": user, "username": user, "url": "https://sso"});
     status.subject = Some(serde_json::from_value(subject).expect("a subject"));
@@ -411,12 +415,16 @@ async fn what_is_not_stored_any_more_is_nobody_s() {
     assert_eq!(of_alice(&world), 0);
     // An answer that comes after the watch has said that it is gone, while all comes anew and afterwards.
     world.brings(&Event::Init);
-    world.index.put(alice);
+    world.index.put(in_phase(&world, 2, "alice", Phase::Expired));
     world.index.forget_the_gone();
     assert_eq!(of_alice(&world), 1);
     world.brings(&Event::InitDone);
     world.index.forget_the_gone();
     assert_eq!(of_alice(&world), 0);
+    // What is live and not shown is remembered, and so is whose it is.
+    world.index.put(alice);
+    world.index.forget_the_gone();
+    assert_eq!(of_alice(&world), 1);
 }
 
 #[tokio::test]

@@ -149,6 +149,8 @@ struct Memory {
     attempts: u32,
     /// How it looked when nothing was left to do.
     settled: Option<Settled>,
+    /// How often somebody has had it looked at again, whatever was settled.
+    woken: u64,
     /// What others had written before the look that failed last.
     failed_at: Option<Others>,
     /// Before this it is not tried again, unless others write something.

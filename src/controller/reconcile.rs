@@ -105,7 +105,7 @@ impl Context {
             }
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
-            let policy = self.known_policy(&object);
+            let (policy, woken) = (self.known_policy(&object), self.woken(&believed.uid));
             let held_up = step + 1 == MAX_STEPS || refused.is_some_and(|since| since.elapsed() > HELD_UP);
             let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
             let step = match Box::pin(self.step(&believed, &object, outcomes.clone(), held_up)).await {
@@ -139,7 +139,7 @@ impl Context {
             outcomes.extend(Box::pin(self.end_sessions(&recorded, &decision.effects)).await);
             done_at = Some(Instant::now());
             if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
-                return Ok(self.wait(&recorded, policy, decision.next));
+                return Ok(self.wait(&recorded, policy, woken, decision.next));
             }
         }
         Err(Error::Unsettled(MAX_STEPS))
@@ -205,7 +205,7 @@ impl Context {
         let fenced = needs_fence.then(|| fence::fenced(&request.status)).transpose()?;
         if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
             // What could not be removed is tried again once that is said: it does not wait behind what is gone.
-            let urgency = if ends && not_removed { Urgency::Removal } else { urgency };
+            let urgency = if ends && not_removed && !removes { Urgency::Failure } else { urgency };
             match report::status(self, object, status, urgency).await {
                 Ok(written) => {
                     report::announce(self, object, &written);
@@ -390,8 +390,13 @@ impl Context {
         Some((policy.metadata.uid.clone(), policy.metadata.resource_version.clone()))
     }
 
-    /// Remembers that nothing is left to do, and says when to look again.
-    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, next: Next) -> Wait {
+    /// How often somebody has had a request looked at again.
+    fn woken(&self, uid: &str) -> u64 {
+        self.memory().get(uid).map(|memory| memory.woken).unwrap_or_default()
+    }
+
+    /// Remembers that nothing is left to do, unless somebody has had it looked at again meanwhile; says when to look again.
+    fn wait(&self, object: &AccessRequest, policy: KnownPolicy, woken: u64, next: Next) -> Wait {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let wake = match next {
             Next::At(time) => Some(time),
@@ -404,7 +409,8 @@ impl Context {
         let settled = seen(object, policy, wake);
         let mut memory = self.memory();
         let memory = memory.entry(uid).or_default();
-        (memory.settled, memory.failed_at, memory.not_before) = (Some(settled), None, None);
+        let settled = (memory.woken == woken).then_some(settled);
+        (memory.settled, memory.failed_at, memory.not_before) = (settled, None, None);
         if !matches!(next, Next::Retry { .. }) {
             memory.attempts = 0;
         }
@@ -470,9 +476,10 @@ impl Context {
 
     /// Has a request looked at again, whatever was settled about it.
     pub fn look_again(&self, uid: &str, request: ObjectRef<AccessRequest>) {
-        if let Some(memory) = self.memory().get_mut(uid) {
-            (memory.attempts, memory.settled, memory.not_before) = (0, None, None);
-        }
+        let mut memory = self.memory();
+        let memory = memory.entry(uid.to_owned()).or_default();
+        (memory.attempts, memory.settled, memory.not_before) = (0, None, None);
+        memory.woken += 1;
         // Nobody listens while the process stops.
         let _ = self.woken.unbounded_send(request);
     }

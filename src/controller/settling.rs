@@ -36,18 +36,19 @@ pub struct Settling {
 }
 
 /// A write that was not answered yet.
-struct UnderWay<'a> {
+struct UnderWay<'a, F: Fn() -> Duration> {
     settling: &'a Settling,
     holder: &'a Holder,
     target: &'a str,
-    settling_time: Duration,
+    /// As it is when it is dropped: how long the token lives is known once it was signed in.
+    settling_time: F,
     answered: bool,
 }
 
-impl Drop for UnderWay<'_> {
+impl<F: Fn() -> Duration> Drop for UnderWay<'_, F> {
     fn drop(&mut self) {
         if !self.answered {
-            self.settling.sent(self.holder.clone(), self.target, self.settling_time);
+            self.settling.sent(self.holder.clone(), self.target, (self.settling_time)());
         }
     }
 }
@@ -68,7 +69,7 @@ impl Settling {
         &'a self,
         holder: &'a Holder,
         target: &'a str,
-        settling_time: Duration,
+        settling_time: impl Fn() -> Duration,
         call: impl Future<Output = T>,
     ) -> impl Future<Output = T> {
         let under_way = UnderWay { settling: self, holder, target, settling_time, answered: false };
@@ -187,8 +188,8 @@ mod tests {
         let settling = Settling::new(Takeover::Clean { unsettled_until: Timestamp::now() });
         let holder = Holder { url: "https://sso".into(), realm_id: "r".into(), user_id: "alice".into() };
         let limit = Duration::from_secs(100);
-        let answered = settling.until_answered(&holder, "one", limit, std::future::ready(1)).await;
-        let dropped = settling.until_answered(&holder, "two", limit, std::future::pending::<()>());
+        let answered = settling.until_answered(&holder, "one", || limit, std::future::ready(1)).await;
+        let dropped = settling.until_answered(&holder, "two", || limit, std::future::pending::<()>());
         let dropped = tokio::time::timeout(Duration::from_secs(1), dropped).await;
         assert!(answered == 1 && dropped.is_err());
         assert_eq!(settling.travelling(&holder).into_keys().collect::<Vec<_>>(), ["two"]);

@@ -1,7 +1,8 @@
 //! How many writes of requests are on their way to the API server at once. A thousand at once take it longer than an answer is
 //! waited for; then each counts as lost and is sent again, and nothing gets through.
 //!
-//! There are three queues, so that a removal that is due waits neither for what was given nor for what is over. Who does not get
+//! There are four queues, so that a removal that is due waits neither for what was given nor for what is over, nor for those that
+//! a Keycloak that is away lets nobody remove; and these are not tried again only when all that is over is written. Who does not get
 //! a turn in time sends nothing: a removal goes on without its status.
 
 use std::time::Duration;
@@ -25,6 +26,8 @@ const EVENT_LIMIT: Duration = Duration::from_secs(30);
 pub enum Urgency {
     /// A removal that is due.
     Removal,
+    /// That a removal has failed, before it is tried again.
+    Failure,
     /// What else belongs to an end.
     End,
     /// Anything else.
@@ -36,7 +39,7 @@ impl Urgency {
     const fn limit(self) -> Duration {
         match self {
             Self::Removal => Duration::from_secs(2),
-            Self::End | Self::Other => API_LIMIT,
+            Self::Failure | Self::End | Self::Other => API_LIMIT,
         }
     }
 }
@@ -44,6 +47,7 @@ impl Urgency {
 /// The queues.
 pub struct Writes {
     removals: Semaphore,
+    failures: Semaphore,
     ends: Semaphore,
     others: Semaphore,
     events: Semaphore,
@@ -52,7 +56,8 @@ pub struct Writes {
 impl Default for Writes {
     fn default() -> Self {
         let queue = || Semaphore::new(AT_ONCE);
-        Self { removals: queue(), ends: queue(), others: queue(), events: Semaphore::new(EVENTS_AT_ONCE) }
+        let events = Semaphore::new(EVENTS_AT_ONCE);
+        Self { removals: queue(), failures: queue(), ends: queue(), others: queue(), events }
     }
 }
 
@@ -67,6 +72,7 @@ impl Writes {
     pub async fn turn(&self, urgency: Urgency) -> Result<Turn<'_>, ApiError> {
         let queue = match urgency {
             Urgency::Removal => &self.removals,
+            Urgency::Failure => &self.failures,
             Urgency::End => &self.ends,
             Urgency::Other => &self.others,
         };
@@ -134,6 +140,16 @@ mod tests {
         };
         let (_, _, removal) = tokio::join!(ends, others, removal);
         assert_eq!(removal.ok(), Some(Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_removed_says_so_before_all_that_is_over_does() {
+        let (writes, begin) = (Writes::default(), Instant::now());
+        let ends = join_all((0..AT_ONCE).map(|_| answers_after(&writes, Urgency::End, Duration::from_secs(4))));
+        let failure =
+            async { answers_after(&writes, Urgency::Failure, Duration::from_secs(3)).await.map(|()| begin.elapsed()) };
+        let (_, failure) = tokio::join!(ends, failure);
+        assert_eq!(failure.ok(), Some(Duration::from_secs(3)), "and its answer is waited for as long as others");
     }
 
     #[tokio::test(start_paused = true)]

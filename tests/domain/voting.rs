@@ -223,6 +223,15 @@ fn a_new_trust_epoch_voids_votes_approvals_and_ends() {
     let live = || request("fix").active(&[]).guarded_by("first");
     second.decide_on(&approved).is_for(Pending, "RulesChanged").says("the admission policies were changed");
     first.decide(&live().ended(ALICE)).is(Revoking);
+    // Also if nobody knows yet that there is another epoch. Who is not to end waits until somebody knows.
+    for before in [None, Some("first")] {
+        let second = second.clone().after_epoch(before);
+        let unheard = second.decide(&live().ended(ALICE));
+        unheard.is(Active);
+        assert!(!unheard.status().ends[0].counted, "{before:?}");
+        let quiet = second.decide(&live()).after();
+        assert_eq!(quiet.status.trust_epoch.as_deref(), Some("first"), "{before:?}");
+    }
     let unheard = second.decide(&live().ended(ALICE));
     unheard.is(Active);
     assert!(!unheard.status().ends[0].counted);

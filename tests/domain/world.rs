@@ -52,6 +52,8 @@ pub fn at(seconds: i64) -> Timestamp {
 pub struct World {
     pub now: Timestamp,
     pub guard: Guard,
+    /// The trust epoch that was seen before this answer of the guard, if it was another one, or none.
+    pub seen_before: Option<Option<&'static str>>,
     pub policy: PolicyView,
     pub people: People,
     pub rosters: Option<Arc<Rosters>>,
@@ -85,6 +87,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
     World {
         now: at(0),
         guard: Guard::InForce { epoch: "first".into(), since: at(-3 * 3600), stamp: false },
+        seen_before: None,
         policy: policy.ready(),
         people: BTreeMap::from([
             (ALICE.into(), person("alice", &[PAYMENTS, LEADS])),
@@ -140,6 +143,11 @@ impl World {
     }
     pub fn guard(mut self, guard: Guard) -> Self {
         self.guard = guard;
+        self
+    }
+    /// Another trust epoch was seen before, or none.
+    pub fn after_epoch(mut self, before: Option<&'static str>) -> Self {
+        self.seen_before = Some(before);
         self
     }
     /// The admission policies are away.
@@ -203,10 +211,10 @@ impl World {
 
     /// What the controller would show: what was asked for, and nothing else.
     pub fn observed(&self, request: &Request) -> Observed {
-        // Whoever asks knows the epoch of the last answer.
-        let epoch = match &self.guard {
-            Guard::InForce { epoch, .. } => Some(epoch.as_str()),
-            Guard::NotAsked | Guard::NotInForce(_) | Guard::Unknown(_) => None,
+        let epoch = match (&self.guard, self.seen_before) {
+            (_, Some(before)) => before,
+            (Guard::InForce { epoch, .. }, None) => Some(epoch.as_str()),
+            (Guard::NotAsked | Guard::NotInForce(_) | Guard::Unknown(_), None) => None,
         };
         let Needs { guard, people, enders, targets, record } = needs(request, self.now, epoch);
         let phase = request.phase();
