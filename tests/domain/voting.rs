@@ -225,7 +225,7 @@ fn a_new_trust_epoch_voids_votes_approvals_and_ends() {
     first.decide(&live().ended(ALICE)).is(Revoking);
     // Also if nobody knows yet that there is another epoch. Who is not to end waits until somebody knows.
     for before in [None, Some("first")] {
-        let second = second.clone().after_epoch(before);
+        let second = second.clone().knows_epoch(before);
         let unheard = second.decide(&live().ended(ALICE));
         unheard.is(Active);
         assert!(!unheard.status().ends[0].counted, "{before:?}");
@@ -242,7 +242,7 @@ fn a_new_trust_epoch_voids_votes_approvals_and_ends() {
     }));
     second.decide_on(&once_more).is(Revoking);
     // One that comes when the epoch was taken on already counts at once.
-    let mut taken_on = second.decide(&live()).after();
+    let mut taken_on = second.clone().knows_epoch(Some("second")).decide(&live()).after();
     taken_on.signals = request("fix").ended(ALICE).read().signals;
     second.decide_on(&taken_on).is(Revoking);
 }

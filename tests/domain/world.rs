@@ -52,8 +52,8 @@ pub fn at(seconds: i64) -> Timestamp {
 pub struct World {
     pub now: Timestamp,
     pub guard: Guard,
-    /// The trust epoch that was seen before this answer of the guard, if it was another one, or none.
-    pub seen_before: Option<Option<&'static str>>,
+    /// The trust epoch that was seen last, before this answer of the guard.
+    pub known_epoch: Option<&'static str>,
     pub policy: PolicyView,
     pub people: People,
     pub rosters: Option<Arc<Rosters>>,
@@ -87,7 +87,7 @@ pub fn world(policy: &PolicyBuilder) -> World {
     World {
         now: at(0),
         guard: Guard::InForce { epoch: "first".into(), since: at(-3 * 3600), stamp: false },
-        seen_before: None,
+        known_epoch: Some("first"),
         policy: policy.ready(),
         people: BTreeMap::from([
             (ALICE.into(), person("alice", &[PAYMENTS, LEADS])),
@@ -145,9 +145,9 @@ impl World {
         self.guard = guard;
         self
     }
-    /// Another trust epoch was seen before, or none.
-    pub fn after_epoch(mut self, before: Option<&'static str>) -> Self {
-        self.seen_before = Some(before);
+    /// This trust epoch was seen last, or none.
+    pub fn knows_epoch(mut self, epoch: Option<&'static str>) -> Self {
+        self.known_epoch = epoch;
         self
     }
     /// The admission policies are away.
@@ -211,12 +211,7 @@ impl World {
 
     /// What the controller would show: what was asked for, and nothing else.
     pub fn observed(&self, request: &Request) -> Observed {
-        let epoch = match (&self.guard, self.seen_before) {
-            (_, Some(before)) => before,
-            (Guard::InForce { epoch, .. }, None) => Some(epoch.as_str()),
-            (Guard::NotAsked | Guard::NotInForce(_) | Guard::Unknown(_), None) => None,
-        };
-        let Needs { guard, people, enders, targets, record } = needs(request, self.now, epoch);
+        let Needs { guard, people, enders, targets, record } = needs(request, self.now, self.known_epoch);
         let phase = request.phase();
         let ends = phase.is_some_and(|phase| phase.is_final() || phase == Phase::Revoking)
             || request.is_due(self.now)
