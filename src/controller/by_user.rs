@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use kube::{
@@ -24,8 +24,8 @@ pub struct ByUser(Mutex<State>);
 #[derive(Default)]
 struct State {
     known: BTreeSet<Entry>,
-    /// Those of a list that is under way: it takes the place of what is known.
-    listed: Option<BTreeSet<Entry>>,
+    /// A list is under way. What it has shown comes into the store at its end.
+    listing: bool,
 }
 
 impl ByUser {
@@ -39,45 +39,35 @@ impl ByUser {
 
     /// A request may be shown with this subject.
     pub fn add(&self, request: &AccessRequest) {
-        let Some(entry) = entry(request) else { return };
-        let State { known, listed } = &mut *self.state();
-        if let Some(listed) = listed {
-            listed.insert(entry.clone());
-        }
-        known.insert(entry);
+        self.state().known.extend(entry(request));
     }
 
-    /// Follows a watch, whose store has each event already. `remembered` is what may have another subject than a list says.
-    pub fn follow(&self, event: &Event<AccessRequest>, remembered: impl Fn() -> Vec<Arc<AccessRequest>>) {
-        let add_remembered = || {
-            for request in remembered() {
-                self.add(&request);
-            }
-        };
+    /// Follows a watch, whose store has each event already.
+    pub fn follow(&self, event: &Event<AccessRequest>) {
         match event {
-            Event::Init => self.state().listed = Some(BTreeSet::new()),
+            Event::Init => self.state().listing = true,
             Event::InitApply(request) | Event::Apply(request) => self.add(request),
-            Event::InitDone => {
-                add_remembered();
-                {
-                    let state = &mut *self.state();
-                    if let Some(listed) = state.listed.take() {
-                        state.known = listed;
-                    }
+            Event::InitDone => self.state().listing = false,
+            Event::Delete(request) => {
+                let state = &mut *self.state();
+                // What was listed comes into the store all the same.
+                if let Some(entry) = entry(request).filter(|_| !state.listing) {
+                    state.known.remove(&entry);
                 }
-                // Some may have been seen for the first time in between.
-                add_remembered();
             }
-            // What is listed meanwhile comes into the store all the same.
-            Event::Delete(request) => drop(entry(request).map(|entry| self.state().known.remove(&entry))),
         }
     }
 
-    /// Forgets what is not stored, unless a list is under way, which comes into the store at its end.
-    pub fn forget_all_but(&self, is_stored: impl Fn(&ObjectRef<AccessRequest>) -> bool) {
+    /// Forgets what is neither stored nor remembered, unless a list is under way.
+    pub fn forget_all_but<'a>(
+        &self,
+        is_stored: impl Fn(&ObjectRef<AccessRequest>) -> bool,
+        remembered: impl Iterator<Item = &'a AccessRequest>,
+    ) {
+        let remembered: BTreeSet<Entry> = remembered.filter_map(entry).collect();
         let state = &mut *self.state();
-        if state.listed.is_none() {
-            state.known.retain(|entry| is_stored(&reference(entry)));
+        if !state.listing {
+            state.known.retain(|entry| is_stored(&reference(entry)) || remembered.contains(entry));
         }
     }
 

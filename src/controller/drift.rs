@@ -134,7 +134,7 @@ impl Context {
             for (i, look) in looks.into_iter().enumerate() {
                 // Without this nothing that is seen can be believed.
                 if realm.state().is_ok() {
-                    Box::pin(self.look(realm, look, began)).await;
+                    self.look(realm, look, began).await;
                 }
                 let next = pace * u32::try_from(i + 1).unwrap_or(u32::MAX);
                 tokio::time::sleep_until(began + next.min(round)).await;
@@ -186,7 +186,7 @@ impl Context {
     async fn look(&self, realm: &Realm, look: Look, began: Instant) {
         let looked = match look {
             Look::Live(holder, requests) => self.look_at_live(realm, &holder, &requests, began).await,
-            Look::Ended(request) => Box::pin(self.look_at_ended(realm, &request, began)).await,
+            Look::Ended(request) => self.look_at_ended(realm, &request, began).await,
         };
         if let Err(error) = looked {
             tracing::debug!(realm = realm.config.name, error = super::chain(&error), "cannot look at what is held");

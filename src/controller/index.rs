@@ -147,11 +147,15 @@ impl Index {
 
     /// Follows the watch: to be told of each event that its cache has taken in.
     pub fn follow(&self, event: &Event<AccessRequest>) {
-        let remembered = || {
-            let memories = self.memories();
-            memories.values().flat_map(|memory| memory.newer.iter().chain(&memory.trusted)).cloned().collect()
-        };
-        self.by_user.follow(event, remembered);
+        self.by_user.follow(event);
+        if matches!(event, Event::InitDone) {
+            self.forget_whose_are_gone(&self.memories());
+        }
+    }
+
+    fn forget_whose_are_gone(&self, memories: &HashMap<String, Memory>) {
+        let remembered = memories.values().flat_map(|memory| memory.newer.iter().chain(&memory.trusted));
+        self.by_user.forget_all_but(|request| self.store.get(request).is_some(), remembered.map(Arc::as_ref));
     }
 
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
@@ -204,10 +208,7 @@ impl Index {
         let live = |memory: &Memory| memory.trusted.as_ref().is_some_and(|trusted| trusted.is_live());
         let mut memories = self.memories();
         memories.retain(|uid, memory| there.contains(uid) || live(memory));
-        self.by_user.forget_all_but(|request| self.store.get(request).is_some());
-        for remembered in memories.values().flat_map(|memory| memory.newer.iter().chain(&memory.trusted)) {
-            self.by_user.add(remembered);
-        }
+        self.forget_whose_are_gone(&memories);
     }
 
     /// Somebody found that a request is not there any more.

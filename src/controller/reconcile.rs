@@ -66,8 +66,7 @@ fn changes_metadata(effects: &[Effect]) -> bool {
 
 /// Whether something was done, and all of it.
 pub fn is_done(outcomes: &[Outcome]) -> bool {
-    let failed = |outcome: &Outcome| matches!(outcome.result, OutcomeResult::Failed(_));
-    !outcomes.is_empty() && !outcomes.iter().any(failed)
+    !outcomes.is_empty() && !outcomes.iter().any(Outcome::has_failed)
 }
 
 impl Context {
@@ -154,7 +153,7 @@ impl Context {
         held_up: bool,
     ) -> Result<Option<Step>, Error> {
         let (now, mut clocks) = (Timestamp::now(), Going::now());
-        let not_removed = outcomes.iter().any(|outcome| matches!(outcome.result, OutcomeResult::Failed(_)));
+        let not_removed = outcomes.iter().any(Outcome::has_failed);
         let siblings = self.siblings(request);
         let due = self.next_due(request, object, &siblings, now);
         let observed = Box::pin(self.observe(request, siblings, outcomes, now));
@@ -238,10 +237,8 @@ impl Context {
         };
         self.remember_what_is_gone(&request.uid, &outcomes);
         // What is in status meanwhile is somebody else's: it says nothing of this.
-        let failed = |outcome: &&Outcome| matches!(outcome.result, OutcomeResult::Failed(_));
-        for Outcome { target, result, travelling: _ } in
-            outcomes.iter().filter(failed).filter(|_| request.forged.is_some())
-        {
+        let failed = outcomes.iter().filter(|outcome| outcome.has_failed() && request.forged.is_some());
+        for Outcome { target, result, travelling: _ } in failed {
             let request = format!("{}/{}", request.namespace, request.name);
             tracing::error!(request, target, ?result, "what a forged status gave cannot be taken away yet");
         }
@@ -251,7 +248,7 @@ impl Context {
     /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait
     /// for that if the API server cannot be reached.
     async fn is_fenced(&self, request: &Request, urgency: Urgency) -> Result<bool, Error> {
-        match Box::pin(self.fence_others(request, urgency)).await {
+        match self.fence_others(request, urgency).await {
             Err(error) if urgency == Urgency::Removal => {
                 let request = format!("{}/{}", request.namespace, request.name);
                 tracing::warn!(
@@ -282,7 +279,7 @@ impl Context {
         if removals.is_empty() {
             return true;
         }
-        match Box::pin(self.enact(object, &removals)).await {
+        match self.enact(object, &removals).await {
             Ok(outcomes) => {
                 self.remember_what_is_gone(uid, &outcomes);
                 tracing::warn!(

@@ -382,7 +382,7 @@ async fn look_after(context: &Context) {
                 tokio::time::sleep(TRY_GUARD).await;
                 continue;
             }
-            let answer = Box::pin(context.guard.keep()).await;
+            let answer = context.guard.keep().await;
             context.remember_guard(&answer);
             if let Err(error) = context.record.begin().await {
                 tracing::warn!(

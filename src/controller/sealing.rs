@@ -171,7 +171,7 @@ impl Context {
                 tokio::time::sleep(LOOK_AT_KEYS).await;
                 continue;
             }
-            if let Err(error) = Box::pin(self.keyring.keep()).await {
+            if let Err(error) = self.keyring.keep().await {
                 tracing::error!(error = chain(&error), "cannot look after the keys of the seals");
             }
             let keys = self.keyring.keys();
@@ -180,7 +180,7 @@ impl Context {
             if older.is_empty() {
                 self.older_key.store(0, Ordering::Relaxed);
             } else if settled.as_deref() != Some(newest) {
-                match Box::pin(self.seal_with(newest)).await {
+                match self.seal_with(newest).await {
                     Ok(true) => {
                         tracing::info!(
                             key = newest,

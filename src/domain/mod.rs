@@ -213,6 +213,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether it came to nothing.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.result, OutcomeResult::Failed(_))
+    }
+
     /// Whether somebody tried to take a target away.
     pub fn is_of_a_removal(&self) -> bool {
         matches!(self.result, OutcomeResult::Removed | OutcomeResult::Failed(_))
