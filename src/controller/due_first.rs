@@ -13,7 +13,7 @@ use std::{
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
-use super::{Context, index::Known, reconcile::until};
+use super::{Context, index::Known, next_look::until};
 use crate::{
     api::{AccessRequest, Phase},
     clock::Boot,

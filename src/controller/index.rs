@@ -404,7 +404,7 @@ impl Memory {
         let (stored, trusted) = self.whose(keyring, stored, was_over);
         let deadline = trusted.as_ref().and_then(|trusted| deadline_of(trusted));
         if self.due.map(|(known, _)| known) != deadline {
-            let left = |deadline| super::reconcile::until(deadline).saturating_sub(ahead);
+            let left = |deadline| super::next_look::until(deadline).saturating_sub(ahead);
             self.due = deadline.map(|deadline| (deadline, Boot::now().after(left(deadline))));
         }
         let time_is_up = self.due.is_some_and(|(_, due)| due <= Boot::now());

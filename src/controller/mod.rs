@@ -1,6 +1,6 @@
 //! Around [`crate::domain::decide`]: [`observe`] looks, [`report`] writes down, [`enact`] does.
 //!
-//! [`reconcile`] is the way of one request, [`at_once`] of one whose time is up; [`policies`] is that of one policy; [`realm`] translates between a policy's
+//! [`reconcile`] is the way of one request, [`next_look`] says when it goes it again, [`at_once`] of one whose time is up; [`policies`] is that of one policy; [`realm`] translates between a policy's
 //! words and Keycloak, [`reach`] knows whether it can be worked in, [`people`] shares its answers, [`approvers`] asks who
 //! could vote, [`actions`] what somebody has done; [`index`] knows the requests and
 //! whose their statuses are, [`sealing`] deals with those that are not ours; [`sessions`] ends sessions; [`record`] knows
@@ -19,6 +19,7 @@ mod error;
 mod fence;
 mod index;
 mod lenient;
+mod next_look;
 mod observe;
 mod people;
 mod policies;

@@ -95,7 +95,7 @@ impl Settling {
     fn inherited(&self, settling_time: Duration) -> Instant {
         match self.takeover {
             Takeover::Unclean | Takeover::First => self.since + settling_time,
-            Takeover::Clean { unsettled_until } => Instant::now() + super::reconcile::until(unsettled_until),
+            Takeover::Clean { unsettled_until } => Instant::now() + super::next_look::until(unsettled_until),
         }
     }
 

@@ -11,7 +11,7 @@ use kube::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Context, index::hash_of, reconcile::Wait};
+use super::{Context, index::hash_of, next_look::Wait};
 use crate::api::AccessRequest;
 
 /// How long to wait where nothing says when to look again.
