@@ -24,15 +24,14 @@ impl Context {
         let (mut hand_overs, mut in_keycloak) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
-                Effect::AddFinalizer => self.index.put(report::finalizer(self, object, true).await?),
                 Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
                 Effect::HandOver { target, to } => hand_overs.push((target, to)),
                 Effect::Record { digest, until } => {
                     self.leadership.may_give().map_err(|error| Error::WriteRecord(error.into()))?;
                     self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
                 }
-                // They may take long: whoever is alone with the subject does not wait for them.
-                Effect::EndSessions { .. } => {}
+                // The finalizer is on by now. Sessions may take long: whoever is alone with the subject does not wait for them.
+                Effect::AddFinalizer | Effect::EndSessions { .. } => {}
                 Effect::AskForActions(actions) => outcomes.push(self.ask_for_actions(&request, actions).await),
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
                     in_keycloak.push(self.in_keycloak(&request, effect, target));

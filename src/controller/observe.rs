@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
 use super::{
@@ -38,7 +39,7 @@ impl Context {
         outcomes: Vec<Outcome>,
         now: Timestamp,
     ) -> Result<Observed, Error> {
-        let needs = domain::needs(request, now, self.known_epoch().as_deref());
+        let needs = domain::needs(request, &outcomes, now, self.known_epoch().as_deref());
         // The request was seen before this. What else is asked does not wait for the answer.
         let guard = async { if needs.guard { self.ask_guard().await } else { Guard::NotAsked } };
         let rest = Box::pin(self.observe_the_rest(request, &needs, siblings, outcomes, now));
@@ -56,7 +57,9 @@ impl Context {
     ) -> Result<Observed, Error> {
         let began = Instant::now();
         let recently = began.checked_sub(RECENT).unwrap_or(began);
-        let Seen { view, groups, rosters } = self.policy_for(request, needs, now).await?;
+        let ahead = self.look_ahead(request, needs, began);
+        let (seen, ahead) = tokio::join!(Box::pin(self.policy_for(request, needs, now, began)), Box::pin(ahead));
+        let Seen { view, groups, rosters } = seen?;
         let mut observed = Observed {
             guard: Guard::NotAsked,
             policy: view,
@@ -82,7 +85,8 @@ impl Context {
         let Some(policy) = observed.policy.known().cloned() else { return Ok(observed) };
         let Ok(realm) = self.realm_of(&policy) else { return Ok(observed) };
         observed.clocks = self.clock_problem(realm);
-        let since = |name: &str| if known(name, request, &policy) { recently } else { began };
+        // Who gets something, and by whose votes, is asked again.
+        let since = |name: &str| if !needs.targets && known(name, request, &policy) { recently } else { began };
         let ask = |names: &BTreeSet<String>| {
             let names = names.iter().map(|name| (name.clone(), since(name))).collect();
             async move { realm.people(&names, &groups).await }
@@ -93,7 +97,12 @@ impl Context {
         }
         let gives = request.phase().is_none_or(|phase| phase == Phase::Pending) || needs.targets;
         let id = async { if gives { Some(realm.id(since(&request.requester)).await) } else { None } };
-        let give = self.what_to_give(realm, &policy, request, needs);
+        let give = async {
+            match ahead {
+                Some((known, give)) if (&known.uid, known.generation) == (&policy.uid, policy.generation) => give,
+                Some(_) | None => Box::pin(self.what_to_give(realm, &policy, request, needs, began)).await,
+            }
+        };
         let (people, id, give) = tokio::join!(ask(&needs.people), id, give);
         observed.people = people;
         (observed.account, observed.targets, observed.token_lifespan) = match give {
@@ -122,9 +131,34 @@ impl Context {
         Ok(observed)
     }
 
+    /// What the policy, as the watch has shown it, wants to be known of Keycloak: it is asked while the API server is asked for the
+    /// policy, and counts if it is still the same. Who waits for access waits for the longer of the two.
+    async fn look_ahead(&self, request: &Request, needs: &Needs, began: Instant) -> Option<(Policy, Option<Give>)> {
+        let policy = self.policies.get(&ObjectRef::new(&request.policy)).filter(|_| needs.targets)?;
+        let policy = Policy::parse(&policy).ok()?;
+        let realm = self.realm_of(&policy).ok()?;
+        let names = needs.people.iter().map(|name| (name.clone(), began)).collect();
+        // Their answers are found where they are asked for.
+        let people = async {
+            if let Ok(groups) = realm.groups(&policy, began).await {
+                realm.people(&names, &groups).await;
+            }
+        };
+        let give = self.what_to_give(realm, &policy, request, needs, began);
+        let ((), _, give) = tokio::join!(people, realm.id(began), give);
+        Some((policy, give))
+    }
+
     /// What somebody who is to get something has done, what it is, and how long it could be used; nothing if that is not to be
     /// known.
-    async fn what_to_give(&self, realm: &Realm, policy: &Policy, request: &Request, needs: &Needs) -> Option<Give> {
+    async fn what_to_give(
+        &self,
+        realm: &Realm,
+        policy: &Policy,
+        request: &Request,
+        needs: &Needs,
+        began: Instant,
+    ) -> Option<Give> {
         if !needs.targets {
             return None;
         }
@@ -136,7 +170,7 @@ impl Context {
         let passes = |account| domain::actions_are_done(request, policy, account);
         if give.account.as_ref().is_none_or(|account| account.as_ref().is_ok_and(passes)) {
             let (targets, lifespan) =
-                tokio::join!(self.targets(realm, policy, request), realm.lifespan_at_activation());
+                tokio::join!(self.targets(realm, policy, request, began), realm.lifespan_at_activation());
             (give.targets, give.lifespan) = (Some(targets), Some(lifespan));
         }
         Some(give)
@@ -158,19 +192,28 @@ impl Context {
         }
     }
 
-    async fn policy_for(&self, request: &Request, needs: &Needs, now: Timestamp) -> Result<Seen, Error> {
+    async fn policy_for(
+        &self,
+        request: &Request,
+        needs: &Needs,
+        now: Timestamp,
+        began: Instant,
+    ) -> Result<Seen, Error> {
         // What ends anyhow does not wait for a policy that cannot be read.
         if domain::is_ending(request, now) {
             return Ok(Seen { view: PolicyView::Absent, groups: GroupIds::new(), rosters: None });
         }
-        let depth = if needs.targets {
+        let waits = request.phase() == Some(Phase::Pending);
+        let depth = if needs.targets && waits {
+            Depth::MembershipNow
+        } else if needs.targets {
             Depth::Everything
         } else if needs.people.is_empty() {
             Depth::Existence
         } else {
             Depth::Membership
         };
-        self.see_policy(&request.policy, depth).await
+        self.see_policy(&request.policy, depth, began).await
     }
 
     /// The other requests for the same Keycloak user that are not final.
@@ -186,9 +229,24 @@ impl Context {
     }
 
     /// The grants that a request wants, as they are in Keycloak now.
-    async fn targets(&self, realm: &Realm, policy: &Policy, request: &Request) -> Result<Vec<Resolved>, TargetsError> {
+    async fn targets(
+        &self,
+        realm: &Realm,
+        policy: &Policy,
+        request: &Request,
+        not_before: Instant,
+    ) -> Result<Vec<Resolved>, TargetsError> {
         let mut problems = self.make_approvers(policy, realm);
-        let found = match realm.targets(policy, policy.wanted(&request.grants)).await {
+        let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
+        let wanted = || policy.wanted(&request.grants);
+        // Whether they may be lent is asked beside whether the person has them.
+        let held = join_all(wanted().map(async |grant| {
+            let target = realm.place(policy, grant, not_before).await.ok()?;
+            let mapped = realm.keycloak.has(user, &target).await;
+            Some((target, mapped))
+        }));
+        let (found, held) = tokio::join!(realm.targets(policy, wanted(), not_before), held);
+        let found = match found {
             Ok(found) => found,
             Err(more) => {
                 problems.extend(more);
@@ -201,10 +259,12 @@ impl Context {
         if !problems.is_empty() {
             return Err(TargetsError::Refused(problems.into_iter().map(|problem| problem.message).collect()));
         }
-        let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
-        let held = join_all(found.iter().map(|found| realm.keycloak.has(user, &found.target))).await;
         let mut resolved = Vec::new();
-        for (found, mapped) in found.into_iter().zip(held) {
+        for (found, held) in found.into_iter().zip(held) {
+            let Some((_, mapped)) = held.filter(|(target, _)| target.id() == found.target.id()) else {
+                let why = format!("grant {:?} became another one while it was looked at", found.grant);
+                return Err(TargetsError::Unknown(why));
+            };
             let mapped = mapped.map_err(|error| TargetsError::Unknown(error.to_string()))?;
             let (type_, client) = pinned(&found.target);
             let (id, display, administers) =

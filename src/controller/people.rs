@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::realm::Found;
 use crate::{
     domain::Problem,
-    keycloak::{Error, User},
+    keycloak::{Error, Target, User},
     shared::Shared,
 };
 
@@ -27,7 +27,11 @@ pub struct Answers {
     pub users: Cache<Result<User, String>>,
     /// Ids of all groups that a user is directly in, by the user's id: each policy picks its own.
     pub groups: Cache<Arc<[String]>>,
-    /// What grants are, by the policy's UID and generation and the grant's name.
+    /// Ids of groups, by their names in policies.
+    pub group_ids: Cache<String, Problem>,
+    /// What grants are, wherever they lead, by the policy's UID and generation and the grant's name.
+    pub places: Cache<Target, Problem>,
+    /// The same of those that may be lent.
     pub targets: Cache<Found, Problem>,
     /// The realm's id.
     pub realm_id: Shared<String, Error>,
@@ -35,8 +39,14 @@ pub struct Answers {
 
 impl Default for Answers {
     fn default() -> Self {
-        let (users, groups, targets) = (Cache::holding(LIMIT), Cache::holding(LIMIT), Cache::holding(LIMIT));
-        Self { users, groups, targets, realm_id: Shared::default() }
+        Self {
+            users: Cache::holding(LIMIT),
+            groups: Cache::holding(LIMIT),
+            group_ids: Cache::holding(LIMIT),
+            places: Cache::holding(LIMIT),
+            targets: Cache::holding(LIMIT),
+            realm_id: Shared::default(),
+        }
     }
 }
 

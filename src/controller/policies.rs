@@ -101,6 +101,8 @@ pub enum Depth {
     Existence,
     /// Who may ask and vote: the policy from the API server, its groups as they were a minute ago at most.
     Membership,
+    /// The same where something may be given at once: its groups are asked again now.
+    MembershipNow,
     /// Everything, asked again now.
     Everything,
 }
@@ -132,8 +134,8 @@ pub type Reads = Cache<Option<Readable>, Arc<ApiError>>;
 pub const READS: usize = 64;
 
 impl Context {
-    /// Looks at the policy of this name.
-    pub async fn see_policy(&self, name: &str, depth: Depth) -> Result<Seen, Error> {
+    /// Looks at the policy of this name. What has to be asked of Keycloak now was asked since `not_before`.
+    pub async fn see_policy(&self, name: &str, depth: Depth, not_before: Instant) -> Result<Seen, Error> {
         let known = |view| Ok(Seen { view, groups: GroupIds::new(), rosters: None });
         let Some(policy) = self.read_policy(name, depth).await? else { return known(PolicyView::Absent) };
         let policy = match policy {
@@ -153,9 +155,22 @@ impl Context {
                 let examined = self.examine(&parsed, Questions::ForRequests).await;
                 (examined.problems, examined.groups, examined.rosters)
             }
+            Depth::MembershipNow => {
+                let now = async {
+                    match self.realm_of(&parsed) {
+                        Ok(realm) => realm.groups(&parsed, not_before).await,
+                        Err(problem) => Err(vec![problem]),
+                    }
+                };
+                let (examined, now) = tokio::join!(self.examine(&parsed, Questions::ForRequests), now);
+                match now {
+                    Ok(groups) => (examined.problems, groups, examined.rosters),
+                    Err(problems) => (problems, GroupIds::new(), examined.rosters),
+                }
+            }
             // The grants are asked for by whoever activates: only those that are wanted.
             Depth::Everything => match self.realm_of(&parsed) {
-                Ok(realm) => match realm.groups(&parsed).await {
+                Ok(realm) => match realm.groups(&parsed, not_before).await {
                     Ok(groups) => (realm.may_not_manage(&parsed).into_iter().collect(), groups, None),
                     Err(problems) => (problems, GroupIds::new(), None),
                 },
@@ -233,15 +248,18 @@ impl Context {
         let (groups, grants, approvers) = match self.realm_of(policy) {
             Ok(realm) => {
                 let people = async {
-                    let groups = realm.groups(policy).await;
+                    let groups = realm.groups(policy, Instant::now()).await;
                     let approvers = match (&groups, questions) {
                         (Ok(groups), Questions::All) => Some(realm.approvers(policy, groups).await),
                         (Err(_), Questions::All) | (_, Questions::ForRequests) => None,
                     };
                     (groups, approvers)
                 };
-                let ((groups, approvers), grants, actions) =
-                    tokio::join!(people, realm.targets(policy, &policy.grants), realm.required_actions(policy));
+                let ((groups, approvers), grants, actions) = tokio::join!(
+                    people,
+                    realm.targets(policy, &policy.grants, Instant::now()),
+                    realm.required_actions(policy)
+                );
                 let mut grants = grants.err().unwrap_or_default();
                 grants.extend(actions.err());
                 grants.extend(realm.may_not_manage(policy));

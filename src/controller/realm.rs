@@ -255,9 +255,11 @@ impl Realm {
         Lookup::Person(person)
     }
 
-    /// Finds the groups that a policy names.
-    pub async fn groups(&self, policy: &Policy) -> Result<GroupIds, Vec<Problem>> {
-        let lookups = policy.groups().into_iter().map(|name| async move { (name.to_owned(), self.group(name).await) });
+    /// Finds the groups that a policy names; `not_before` says since when Keycloak must have been asked.
+    pub async fn groups(&self, policy: &Policy, not_before: Instant) -> Result<GroupIds, Vec<Problem>> {
+        let lookups = policy.groups().into_iter().map(async |name| {
+            (name.to_owned(), self.answers.group_ids.get(name, not_before, || self.group(name)).await)
+        });
         let mut problems = Vec::new();
         let mut ids = GroupIds::new();
         for (name, found) in join_all(lookups).await {
@@ -291,17 +293,17 @@ impl Realm {
         }
     }
 
-    /// Finds grants of a policy, and makes sure that none reaches Keycloak's administration unless both the policy and the
+    /// Finds grants of a policy, asked since then, and makes sure that none reaches Keycloak's administration unless both the policy and the
     /// realm's configuration allow it.
     pub async fn targets(
         &self,
         policy: &Policy,
         grants: impl IntoIterator<Item = &Grant>,
+        not_before: Instant,
     ) -> Result<Vec<Found>, Vec<Problem>> {
-        let lookups = join_all(grants.into_iter().map(|grant| {
-            // Many requests want the same.
-            let key = format!("{}/{}/{}", policy.uid, policy.generation, grant.name);
-            async move { self.answers.targets.get(&key, Instant::now(), || self.target(policy, grant)).await }
+        let lookups = join_all(grants.into_iter().map(async |grant| {
+            let find = || self.target(policy, grant, not_before);
+            self.answers.targets.get(&key(policy, grant), not_before, find).await
         }))
         .await;
         let mut problems = Vec::new();
@@ -321,23 +323,25 @@ impl Realm {
         if problems.is_empty() { Ok(all) } else { Err(problems) }
     }
 
-    async fn target(&self, policy: &Policy, grant: &Grant) -> Result<Found, Problem> {
+    /// What a grant is in Keycloak, wherever it leads.
+    pub async fn place(&self, policy: &Policy, grant: &Grant, not_before: Instant) -> Result<Target, Problem> {
         let Grant { name, kind } = grant;
-        let realm = &self.config.realm;
-        let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
-        let target = match locate(&self.keycloak, kind).await {
-            Ok(Some(target)) => target,
-            Ok(None) => {
-                return refused(
-                    ProblemReason::GrantNotFound,
-                    format!("there is no {kind} in the Keycloak realm {realm}"),
-                );
-            }
+        let not_found = |why: String| Problem::new(ProblemReason::GrantNotFound, format!("grant {name:?}: {why}"));
+        let find = async || match locate(&self.keycloak, kind).await {
+            Ok(Some(target)) => Ok(target),
+            Ok(None) => Err(not_found(format!("there is no {kind} in the Keycloak realm {}", self.config.realm))),
             Err(error) if matches!(error.kind(), Kind::Ambiguous | Kind::InvalidInput) => {
-                return refused(ProblemReason::GrantNotFound, error.to_string());
+                Err(not_found(error.to_string()))
             }
-            Err(error) => return Err(unavailable(&error)),
+            Err(error) => Err(unavailable(&error)),
         };
+        self.answers.places.get(&key(policy, grant), not_before, find).await
+    }
+
+    async fn target(&self, policy: &Policy, grant: &Grant, not_before: Instant) -> Result<Found, Problem> {
+        let Grant { name, kind } = grant;
+        let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
+        let target = self.place(policy, grant, not_before).await?;
         match self.keycloak.reaches_admin(&target).await {
             Ok(_) if !self.may_lend(&target).await? => {
                 Err(self.not_permitted(&format!("grant {name:?} needs the permission to lend {kind}")))
@@ -392,6 +396,11 @@ impl Realm {
             )),
         })
     }
+}
+
+/// Many requests want the same.
+fn key(policy: &Policy, grant: &Grant) -> String {
+    format!("{}/{}/{}", policy.uid, policy.generation, grant.name)
 }
 
 /// What a grant is in Keycloak, if it is there, wherever it leads.

@@ -18,7 +18,7 @@ use super::{
     report,
 };
 use crate::{
-    api::{AccessRequest, Phase, TargetStatus},
+    api::{AccessRequest, FINALIZER, Phase, TargetStatus},
     clock::Going,
     domain::{self, Decision, Effect, Next, Outcome, OutcomeResult, Request},
 };
@@ -50,10 +50,6 @@ struct Step {
     /// The request as it was decided on, with what was written since.
     recorded: AccessRequest,
     outcomes: Vec<Outcome>,
-}
-
-fn changes_metadata(effects: &[Effect]) -> bool {
-    effects.contains(&Effect::AddFinalizer)
 }
 
 /// Whether something was done, and all of it.
@@ -129,7 +125,7 @@ impl Context {
             drop(alone);
             outcomes.extend(Box::pin(self.end_sessions(&recorded, &decision.effects)).await);
             done_at = Some(Instant::now());
-            if outcomes.is_empty() && !changes_metadata(&decision.effects) && decision.next != Next::Now {
+            if outcomes.is_empty() && decision.next != Next::Now {
                 return Ok(self.wait(&recorded, policy, woken, decision.next));
             }
         }
@@ -156,7 +152,6 @@ impl Context {
             return Ok(None);
         }
         let decision = domain::decide(request, &observed, now);
-        let mut recorded = object.clone();
         self.forget_what_is_given(&request.uid, &decision.effects);
         let decided = decision.status.as_ref().map_or(request.phase(), |status| status.phase);
         if matches!(decided, Some(Phase::Activating | Phase::Active)) {
@@ -185,6 +180,16 @@ impl Context {
             let gone = Box::pin(self.remove_at_once(object, status, &decision.effects)).await?;
             return Ok(gone.map(|(recorded, outcomes)| Step { decision, recorded, outcomes }));
         }
+        let with_finalizer = if decision.effects.contains(&Effect::AddFinalizer) {
+            match self.put_finalizer_on(object).await? {
+                Some(object) => Some(object),
+                None => return Ok(None),
+            }
+        } else {
+            None
+        };
+        let object = with_finalizer.as_ref().unwrap_or(object);
+        let mut recorded = object.clone();
         // It is fenced itself by what is written anyhow, or else by a write that says nothing new. What is proved gone is not
         // taken once more by whoever cannot write that: somebody else may lead, and may have given it.
         let unmaps = decision.effects.iter().filter(|effect| matches!(effect, Effect::Unmap(_))).count();
@@ -235,6 +240,22 @@ impl Context {
             tracing::error!(request, target, ?result, "what a forged status gave cannot be taken away yet");
         }
         Ok(Some(Step { decision, recorded, outcomes }))
+    }
+
+    /// The request with our finalizer, as it is stored now, and otherwise as it was decided on. `None` if somebody else wrote in
+    /// between, or takes it off again at once: look and decide again.
+    async fn put_finalizer_on(&self, object: &AccessRequest) -> Result<Option<AccessRequest>, Error> {
+        match report::finalizer(self, object, true).await {
+            Ok(written) => {
+                self.index.put(written.clone());
+                let is_on = written.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+                Ok(is_on.then_some(written))
+            }
+            Err(Error::WriteFinalizer(error)) if error.is_conflict() || error.is_not_found() => {
+                if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether nothing that was sent before can change what was decided on for the subject. What is taken away does not wait

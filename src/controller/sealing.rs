@@ -138,7 +138,7 @@ impl Context {
     /// Whether a policy serves the requester, where the request lives.
     async fn serves(&self, policy: &Policy, request: &Request) -> Result<bool, Error> {
         let realm = self.realm_of(policy).map_err(|problem| Error::Named(problem.message))?;
-        let groups = realm.groups(policy).await.map_err(|problems| Error::Named(words(&problems)))?;
+        let groups = realm.groups(policy, Instant::now()).await.map_err(|problems| Error::Named(words(&problems)))?;
         let asked = std::iter::once((request.requester.clone(), Instant::now())).collect();
         let here = policy.namespaces.is_empty() || policy.namespaces.contains(&request.namespace);
         match realm.people(&asked, &groups).await.get(&request.requester) {

@@ -1,7 +1,7 @@
 //! The life of a request: from what was seen to what is written and done.
 //!
-//! Status is written before effects are carried out: an intent is recorded before Keycloak is touched, and what is
-//! found after a crash says what may have happened. Of what is due that is the deadline, so it is removed at once, and Revoking
+//! The finalizer goes on first. Status is written before the other effects are carried out: an intent is recorded before Keycloak
+//! is touched, and what is found after a crash says what may have happened. Of what is due that is the deadline, so it is removed at once, and Revoking
 //! is written only if that does not do.
 
 mod ballot;
@@ -22,11 +22,11 @@ pub use drift::TAKEN_AWAY;
 pub use gate::actions_are_done;
 
 use super::{
-    Guard, Observed, PolicyView, Request, Sessions,
+    Guard, Observed, Outcome, OutcomeResult, PolicyView, Request, Sessions,
     conditions::{self, Reason},
     duration::whole_seconds,
 };
-use crate::api::{AccessRequestStatus, Phase, TargetStatus};
+use crate::api::{AccessRequestStatus, Phase, TargetState, TargetStatus};
 
 pub use sessions::{at_end as sessions_at_end, is_over};
 
@@ -35,7 +35,7 @@ pub use sessions::{at_end as sessions_at_end, is_over};
 pub struct Decision {
     /// The status to write before anything else, unless what is due is gone first; `None` if it says already what is so.
     pub status: Option<Box<AccessRequestStatus>>,
-    /// What to do once the status is acknowledged, or, with what is due, at once.
+    /// What to do once the status is acknowledged, or, with what is due, at once. The finalizer goes on before.
     pub effects: Vec<Effect>,
     /// When to look again, if nothing happens before.
     pub next: Next,
@@ -47,7 +47,7 @@ pub const REQUIRED_ACTIONS: &str = "requiredActions";
 /// Something to do outside of the request's status. Every one may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Put our finalizer on the request, and read it back.
+    /// Put our finalizer on the request, and read it back, before the status is written: nothing is given without it.
     AddFinalizer,
     /// Take our finalizer off the request.
     RemoveFinalizer,
@@ -122,7 +122,8 @@ pub struct Needs {
     /// Those of them who want to end the access: they are asked about even if the policy is not ready.
     pub enders: BTreeSet<String>,
     /// The grants as they are in Keycloak, the policy as it is in the API server, not in a cache, and what the subject has
-    /// done of what the policy wants: the grants are needed only if that is everything ([`actions_are_done`]).
+    /// done of what the policy wants: the grants are needed only if that is everything ([`actions_are_done`]). Also where a
+    /// vote may decide: what is agreed is given in the same step.
     pub targets: bool,
     /// Whether the same has started before without a fresh vote.
     pub record: bool,
@@ -135,9 +136,9 @@ pub fn is_ending(request: &Request, now: Timestamp) -> bool {
     lost || request.phase().is_some_and(ending) || request.is_due(now) || request.deleting
 }
 
-/// What has to be known to decide on a request now. `epoch` is the present trust epoch, as it was last seen; whoever learns of another
-/// one has the live requests looked at again that have not taken it on.
-pub fn needs(request: &Request, now: Timestamp, epoch: Option<&str>) -> Needs {
+/// What has to be known to decide on a request now, after `outcomes`. `epoch` is the present trust epoch, as it was last seen; whoever
+/// learns of another one has the live requests looked at again that have not taken it on.
+pub fn needs(request: &Request, outcomes: &[Outcome], now: Timestamp, epoch: Option<&str>) -> Needs {
     let mut needs = Needs::default();
     let phase = request.phase();
     if is_ending(request, now) {
@@ -149,18 +150,31 @@ pub fn needs(request: &Request, now: Timestamp, epoch: Option<&str>) -> Needs {
     // Only what was looked at in a trust epoch can tell what comes later from what was before it. What is in place, is not to end
     // and took on the one that is known is given nothing, and nothing of it counts.
     let took_on = |epoch: &str| request.status.trust_epoch.as_deref() == Some(epoch);
-    needs.guard = phase != Some(Phase::Active) || !ends.is_empty() || !epoch.is_none_or(took_on);
+    needs.guard = !is_in_place(request, outcomes) || !ends.is_empty() || !epoch.is_none_or(took_on);
     needs.enders = ends.into_iter().filter(|by| !by.is_empty()).cloned().collect();
     needs.people.clone_from(&needs.enders);
     let starts = request.not_before.is_none_or(|start| start <= now);
     if phase.is_none() || phase == Some(Phase::Pending) || (phase == Some(Phase::Approved) && starts) {
-        needs.targets = phase == Some(Phase::Approved);
+        needs.targets = phase == Some(Phase::Approved) || (starts && ballot::may_decide(request));
         needs.people.insert(request.requester.clone());
         needs.people.extend(ballot::voters(request));
         needs.record = request.submitter().is_some() && request.not_before.is_some() && request.not_after.is_some();
     }
     needs.people.remove("");
     needs
+}
+
+/// Whether all that a live request lends is in place.
+fn is_in_place(request: &Request, outcomes: &[Outcome]) -> bool {
+    let mapped = |target: &TargetStatus| {
+        let of_it = |outcome: &&Outcome| outcome.target == target.name && outcome.result == OutcomeResult::Mapped;
+        target.state == TargetState::Mapped || outcomes.iter().any(|outcome| of_it(&outcome))
+    };
+    match request.phase() {
+        Some(Phase::Active) => true,
+        Some(Phase::Activating) => request.status.grant.iter().flat_map(|grant| &grant.targets).all(mapped),
+        Some(_) | None => false,
+    }
 }
 
 /// Decides what happens to a request.

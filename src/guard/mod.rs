@@ -1,6 +1,7 @@
 //! Nothing is granted and no vote counted unless the admission policies, their bindings and the CRDs are installed and
 //! equal to what is shipped: without them anybody could write anything into a request. They can be deleted and edited
-//! at any time, so they are asked for whenever it matters, and never remembered.
+//! at any time, so they are asked for whenever it matters, and never remembered: but for what was compared with what is shipped, as long
+//! as its resourceVersion is the same.
 
 mod difference;
 mod epoch;
@@ -8,11 +9,15 @@ pub mod keyring;
 pub mod seal;
 mod shipped;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use kube::{Api, Client, Config, core::DynamicObject};
+use kube::{Api, Client, Config, api::ObjectMeta, core::DynamicObject};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -54,6 +59,22 @@ pub struct Guard {
     epochs: Epochs,
     present: Mutex<Option<Epoch>>,
     reads: Shared<Installed, NotInForce>,
+    /// What was found equal to what is shipped.
+    compared: SyncMutex<HashMap<String, Compared>>,
+}
+
+/// An object that was read as a whole and is what is shipped. Each write gives it another resourceVersion, also one to etcd behind the
+/// API server's back.
+#[derive(PartialEq, Eq)]
+struct Compared {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+impl From<&ObjectMeta> for Compared {
+    fn from(metadata: &ObjectMeta) -> Self {
+        Self { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() }
+    }
 }
 
 /// The admission policies are installed and bite, unchanged since the present epoch began.
@@ -136,8 +157,8 @@ impl NotInForce {
 }
 
 /// UID and generation.
-fn version(object: &DynamicObject) -> (String, i64) {
-    (object.metadata.uid.clone().unwrap_or_default(), object.metadata.generation.unwrap_or_default())
+fn version(metadata: &ObjectMeta) -> (String, i64) {
+    (metadata.uid.clone().unwrap_or_default(), metadata.generation.unwrap_or_default())
 }
 
 /// The namespace of a service account, by its username.
@@ -157,6 +178,7 @@ impl Guard {
             epochs: Epochs::new(config, namespace),
             present: Mutex::default(),
             reads: Shared::resting(RESTS),
+            compared: SyncMutex::default(),
         })
     }
 
@@ -183,8 +205,9 @@ impl Guard {
     }
 
     /// Keeps the epoch: proves that the policies bite, and begins a new epoch when they have changed. To be called over
-    /// and over, by one task.
+    /// and over, by one task. Each time everything is compared as a whole.
     pub async fn keep(&self) -> Result<InForce, NotInForce> {
+        self.compared().clear();
         let Installed { fingerprint, stamp } = self.installed().await?;
         let known = match self.present.lock().await.clone() {
             Some(present) => Some(present),
@@ -233,28 +256,54 @@ impl Guard {
         Ok(installed)
     }
 
+    fn compared(&self) -> MutexGuard<'_, HashMap<String, Compared>> {
+        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Its UID and generation; nothing if it may be missing and is. A kind that the API server does not know is missing.
     async fn find(&self, shipped: &Shipped) -> Result<Option<(String, i64)>, NotInForce> {
-        let object = || shipped.to_string();
-        // A GET without a resourceVersion is a consistent read.
+        let object = shipped.to_string();
+        // A GET without a resourceVersion is a consistent read. Where the content is known, the metadata are enough.
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &shipped.resource);
-        let answer = timeout(PATIENCE, api.get_opt(&shipped.name)).await;
-        let answer = answer.map_err(|_| NotInForce::NoAnswer { object: object() })?;
-        let mut live = match answer.map_err(|source| NotInForce::Read { object: object(), source: Arc::new(source) })? {
-            Some(live) => live,
-            None if shipped.role == Role::Stamp => return Ok(None),
-            None => return Err(NotInForce::Missing { object: object() }),
+        let known = self.compared().remove(&object).filter(|known| known.resource_version.is_some());
+        if let Some(known) = known
+            && let Some(now) = answered(api.get_metadata_opt(&shipped.name), &object).await?
+            && now.metadata.deletion_timestamp.is_none()
+            && known == Compared::from(&now.metadata)
+        {
+            let found = version(&now.metadata);
+            self.compared().insert(object, known);
+            return Ok(Some(found));
+        }
+        let Some(live) = answered(api.get_opt(&shipped.name), &object).await? else {
+            return if shipped.role == Role::Stamp { Ok(None) } else { Err(NotInForce::Missing { object }) };
         };
-        if live.metadata.deletion_timestamp.is_some() {
-            return Err(NotInForce::Leaving { object: object() });
-        }
-        let spec = live.data.get_mut("spec").map(Value::take);
-        let live_content = Value::from_iter([("spec", spec)]);
-        let is_other = |other: &Value| difference(other, &live_content).is_none();
-        match difference(&shipped.content, &live_content) {
-            Some(_) if shipped.without_membership.as_ref().is_some_and(is_other) => Ok(Some(version(&live))),
-            Some(path) => Err(NotInForce::Differs { object: object(), path }),
-            None => Ok(Some(version(&live))),
-        }
+        let found = is_as_shipped(shipped, live)?;
+        self.compared().insert(object, Compared::from(&found));
+        Ok(Some(version(&found)))
     }
+}
+
+/// Its metadata, if its content is what is shipped.
+fn is_as_shipped(shipped: &Shipped, mut live: DynamicObject) -> Result<ObjectMeta, NotInForce> {
+    let object = || shipped.to_string();
+    if live.metadata.deletion_timestamp.is_some() {
+        return Err(NotInForce::Leaving { object: object() });
+    }
+    let spec = live.data.get_mut("spec").map(Value::take);
+    let live_content = Value::from_iter([("spec", spec)]);
+    let is_other = |other: &Value| difference(other, &live_content).is_none();
+    match difference(&shipped.content, &live_content) {
+        Some(path) if !shipped.without_membership.as_ref().is_some_and(is_other) => {
+            Err(NotInForce::Differs { object: object(), path })
+        }
+        Some(_) | None => Ok(live.metadata),
+    }
+}
+
+/// What the API server says about an object, in time.
+async fn answered<T>(question: impl Future<Output = Result<T, kube::Error>>, object: &str) -> Result<T, NotInForce> {
+    let answer = timeout(PATIENCE, question).await;
+    let answer = answer.map_err(|_| NotInForce::NoAnswer { object: object.to_owned() })?;
+    answer.map_err(|source| NotInForce::Read { object: object.to_owned(), source: Arc::new(source) })
 }

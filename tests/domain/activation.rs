@@ -1,10 +1,10 @@
-//! Approved: at activation everything is asked again; then the finalizer, then the intent.
+//! Approved, or about to be: at activation everything is asked again; then the finalizer, then the intent.
 
 use hallpass::{
     api::{
         EndReason,
         Phase::{Activating, Approved, Denied, Pending, Rejected, Revoked, TimedOut},
-        VoteDecision::Deny,
+        VoteDecision::{Approve, Deny},
     },
     domain::{Guard, Next, OutcomeResult, TargetsError},
 };
@@ -35,8 +35,62 @@ fn the_deadline_and_the_targets_are_recorded_before_anything_is_mapped() {
 #[test]
 fn the_finalizer_comes_first() {
     let answer = world(&policy()).decide(&request("fix").approved_by(BOB, &policy()));
-    answer.is_for(Approved, "Approved").does(&["add finalizer"]).next(Next::Now);
-    assert!(answer.status().grant.is_none());
+    answer.is_for(Activating, "Activating").does(&["add finalizer", "map admin"]).next(Next::Now);
+    // What is not given has none: it goes when it is deleted, whoever is there.
+    let later = request("fix").not_before(600);
+    let waits = world(&policy()).decide(&later.pending(&policy()).voted(BOB, "lead"));
+    waits.is_for(Approved, "WaitingForStart").does(&[]);
+}
+
+/// Pending, with Bob's vote just cast.
+fn voted() -> RequestBuilder {
+    request("fix").pending(&policy()).voted(BOB, "lead")
+}
+
+#[test]
+fn what_is_agreed_is_given_in_the_same_step() {
+    let answer = world(&policy()).at(5).decide(&voted());
+    answer.is_for(Activating, "Activating").does(&["add finalizer", "map admin"]).next(Next::Now);
+    assert_eq!(intends(&answer), [("admin", false)]);
+    assert_eq!(answer.status().approved_by.as_deref(), Some(BOB), "who agreed is on record with it");
+    assert!(answer.status().votes[0].counted);
+    assert_eq!(answer.status().subject.as_ref().and_then(|subject| subject.url.as_deref()), Some(URL), "where");
+    let before = world(&policy()).keycloak_has("admin").decide(&voted());
+    before.is(Activating).does(&["add finalizer", "confirm admin"]);
+    assert_eq!(intends(&before), [("admin", true)]);
+}
+
+#[test]
+fn what_stands_in_the_way_is_said_once_it_is_approved() {
+    let mut asked = policy();
+    let world = world(&asked);
+    let [mut away, mut refused, mut given_up, mut moved] = [world.clone(), world.clone(), world.clone(), world.clone()];
+    away.targets_error = Some(TargetsError::Unknown("keycloak is away".into()));
+    refused.targets_error = Some(TargetsError::Refused(vec!["grant admin is gone".into()]));
+    given_up.released = Some("release.realms".into());
+    moved.realm_id = "another";
+    let other = request("other").revoking(EndReason::Ended, &[ours("admin")]);
+    for (case, world, asked) in [
+        ("its grants cannot be seen", away, voted()),
+        ("its grants cannot be given", refused, voted()),
+        ("it is given up", given_up, voted()),
+        ("the subject was another one when it was pinned", moved, voted()),
+        ("the clocks differ", world.clone().clocks_differ(), voted()),
+        ("the same is being taken away", world.clone().beside(&other), voted()),
+        (
+            "nobody looked what it would get",
+            world.clone(),
+            request("fix").pending(&policy()).recorded(BOB, "lead", Approve),
+        ),
+        ("it begins later", world.clone(), voted().not_before(600)),
+    ] {
+        let answer = world.decide(&asked);
+        answer.is(Approved).does(&[]);
+        assert!(answer.status().grant.is_none(), "{case}");
+    }
+    asked = asked.wants_done(&["UPDATE_PASSWORD"]);
+    let gated = super::world::world(&asked).decide(&request("fix").pending(&asked).voted(BOB, "lead"));
+    gated.is(Approved).does(&[]);
 }
 
 #[test]

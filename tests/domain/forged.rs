@@ -33,7 +33,7 @@ fn named() -> RequestBuilder {
 #[track_caller]
 fn is_over(request: &Request, unmaps: &[&str], phase: Phase, words: &str) -> Answer {
     let world = world(&policy()).at(10).without_policy().unguarded();
-    assert_eq!(needs(request, world.now, None), hallpass::domain::Needs::default(), "it waits for nobody");
+    assert_eq!(needs(request, &[], world.now, None), hallpass::domain::Needs::default(), "it waits for nobody");
     let first = world.decide_on(request);
     let mut done = world.clone();
     if !unmaps.is_empty() {

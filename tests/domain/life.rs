@@ -8,8 +8,8 @@ use hallpass::{
         Phase::{self, Activating, Active, Approved, Denied, Pending, Rejected, Revoked, Revoking, TimedOut},
     },
     domain::{
-        Next,
-        OutcomeResult::{Mapped, Missing, Removed},
+        Next, Outcome,
+        OutcomeResult::{self, Mapped, Missing, Removed},
         needs,
     },
 };
@@ -24,7 +24,7 @@ const FINAL: [Phase; 5] = [Phase::Expired, Revoked, Denied, TimedOut, Rejected];
 fn leads_to(phase: Option<Phase>) -> &'static [Phase] {
     match phase {
         None => &[Pending, Approved, Denied, TimedOut, Rejected, Revoked],
-        Some(Pending) => &[Approved, Denied, TimedOut, Rejected, Revoked],
+        Some(Pending) => &[Approved, Activating, Denied, TimedOut, Rejected, Revoked],
         // Denied: by a vote that could not be counted before.
         Some(Approved) => &[Activating, Pending, TimedOut, Rejected, Revoked, Denied],
         // Expired: what is due can be gone before anybody has to say that it is being taken away.
@@ -145,8 +145,9 @@ fn the_finalizer_goes_with_a_final_status_and_comes_before_the_intent() {
         if answer.decision.effects.iter().any(|effect| words(effect) == "remove finalizer") {
             assert!(phase.is_some_and(Phase::is_final), "{phase:?}");
         }
-        if answer.before.phase() == Some(Approved) && phase == Some(Activating) {
-            assert!(answer.before.has_finalizer);
+        if matches!(answer.before.phase(), Some(Pending | Approved)) && phase == Some(Activating) {
+            let first = answer.decision.effects.first().map(words);
+            assert!(answer.before.has_finalizer || first.as_deref() == Some("add finalizer"), "{first:?}");
         }
     });
 }
@@ -214,7 +215,7 @@ fn what_ends_needs_nothing() {
         let ends = request.deleting
             || request.is_due(at(4000))
             || request.phase().is_some_and(|p| p.is_final() || p == Revoking);
-        assert!(!ends || needs(&request, at(4000), Some("another")) == hallpass::domain::Needs::default());
+        assert!(!ends || needs(&request, &[], at(4000), Some("another")) == hallpass::domain::Needs::default());
     }
 }
 
@@ -225,11 +226,17 @@ fn what_is_in_place_asks_about_the_admission_policies_only_if_it_is_to_end_or_ha
     let active = request("fix").active(&[ours("admin")]).guarded_by("e1");
     let ending = active.clone().annotated("end.hallpass.dev/now", BOB).read();
     let active = active.read();
-    assert_eq!(needs(&active, at(0), Some("e1")), nothing);
-    assert_eq!(needs(&active, at(0), None), nothing, "whoever learns of an epoch has it looked at");
-    assert_eq!(needs(&active, at(0), Some("e2")), only_the_guard);
-    assert!(needs(&ending, at(0), Some("e1")).guard);
-    let mut activating = active;
-    activating.status.phase = Some(Activating);
-    assert_eq!(needs(&activating, at(0), Some("e1")), only_the_guard, "it is given something");
+    assert_eq!(needs(&active, &[], at(0), Some("e1")), nothing);
+    assert_eq!(needs(&active, &[], at(0), None), nothing, "whoever learns of an epoch has it looked at");
+    assert_eq!(needs(&active, &[], at(0), Some("e2")), only_the_guard);
+    assert!(needs(&ending, &[], at(0), Some("e1")).guard);
+    let activating = request("fix").activating(&[ours("admin"), ours("debug")]).guarded_by("e1").read();
+    let came = |target: &str, result| Outcome { target: target.into(), result, travelling: None };
+    let mapped = |target| came(target, OutcomeResult::Mapped);
+    for outcomes in
+        [vec![], vec![mapped("admin")], vec![mapped("admin"), came("debug", OutcomeResult::Failed("no".into()))]]
+    {
+        assert_eq!(needs(&activating, &outcomes, at(0), Some("e1")), only_the_guard, "it is given more: {outcomes:?}");
+    }
+    assert_eq!(needs(&activating, &[mapped("admin"), mapped("debug")], at(0), Some("e1")), nothing);
 }

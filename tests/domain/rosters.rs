@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hallpass::{
-    api::Phase::{Approved, Pending},
+    api::Phase::{Activating, Pending},
     domain::{Directory, Members, ProblemReason, Rosters, Subject},
 };
 
@@ -162,5 +162,5 @@ fn a_request_says_first_that_nobody_is_left_to_approve_it() {
     let hopeful = leads(&["alice", "bob"]).decide(&asked);
     assert!(hopeful.message().starts_with("waiting for 1 approval"), "{}", hopeful.message());
     // Who was in the group when Keycloak was asked about it says nothing against a vote that counts now.
-    leads(&["alice"]).decide(&asked.voted(BOB, "lead")).is(Approved);
+    leads(&["alice"]).decide(&asked.voted(BOB, "lead")).is(Activating);
 }

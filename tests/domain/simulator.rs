@@ -324,14 +324,15 @@ impl Simulator {
         if let (Some(ballot), PolicyView::Ready(policy)) = (&after.status.ballot, &self.world.policy) {
             self.ballots.entry(format!("{i}{ballot}")).or_insert_with(|| policy.rules.clone());
         }
-        if from == Some(Phase::Approved) && to == Some(Phase::Activating) {
-            self.check_agreed(before, i);
+        if from != Some(Phase::Activating) && to == Some(Phase::Activating) {
+            assert!(before.has_finalizer || decision.effects.contains(&Effect::AddFinalizer));
+            self.check_agreed(after, i);
         }
     }
 
     /// Nothing is given that was not agreed to: by distinct people who may, not the requester, under these very rules.
     fn check_agreed(&self, request: &Request, i: usize) {
-        assert!(request.has_finalizer && matches!(self.world.guard, Guard::InForce { .. }));
+        assert!(matches!(self.world.guard, Guard::InForce { .. }));
         let PolicyView::Ready(policy) = &self.world.policy else { panic!("without a policy") };
         let Policy { rules, suspended, approval, .. } = &**policy;
         assert!(!suspended && request.status.policy.as_ref().is_some_and(|pin| pin.uid == policy.uid));

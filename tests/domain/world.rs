@@ -211,7 +211,8 @@ impl World {
 
     /// What the controller would show: what was asked for, and nothing else.
     pub fn observed(&self, request: &Request) -> Observed {
-        let Needs { guard, people, enders, targets, record } = needs(request, self.now, self.known_epoch);
+        let Needs { guard, people, enders, targets, record } =
+            needs(request, &self.outcomes, self.now, self.known_epoch);
         let phase = request.phase();
         let ends = phase.is_some_and(|phase| phase.is_final() || phase == Phase::Revoking)
             || request.is_due(self.now)

@@ -76,8 +76,14 @@ impl Protocol {
         Some(next)
     }
 
-    /// The status is sent before the effects, unless the wrong order is planted.
+    /// The finalizer is put on before the status is sent, and that before the other effects, unless the wrong order is planted.
     fn writes_first(&self, work: &mut Work) {
+        let (request, current) = (work.request, work.current);
+        if work.todo[0] == Some(Do::AddFinalizer) {
+            next_of(&mut work.todo);
+            work.sent = Some(Message::Finalizer { request, on: true, current });
+            return;
+        }
         let acts_first = |effect: &Do| match effect {
             Do::Map(_) | Do::Confirm(_) => !self.rules.intent_first,
             Do::Unmap(_) => !self.rules.revoking_first,
@@ -86,7 +92,6 @@ impl Protocol {
         if work.todo.iter().flatten().any(acts_first) {
             return;
         }
-        let (request, current) = (work.request, work.current);
         let message = |(status, fence)| Message::Status { request, status, current, fence, of: Of::Itself };
         work.sent = work.write.take().map(message);
     }
@@ -118,14 +123,14 @@ impl Protocol {
         let effect = work.todo[0]?;
         let mut next = *state;
         let mut doing = work;
-        doing.todo = [work.todo[1], None];
+        next_of(&mut doing.todo);
         for target in (0..TARGETS).filter(|_| self.rules.judges_as_sent) {
             doing.unsettled[target] |= state.process.unsettled[target];
         }
-        let finalizer = |on| Message::Finalizer { request: work.request, on, current: work.current };
+        let finalizer = |on| Some(Message::Finalizer { request: work.request, on, current: work.current });
         match effect {
-            Do::AddFinalizer => doing.sent = Some(finalizer(true)),
-            Do::RemoveFinalizer => doing.sent = Some(finalizer(false)),
+            Do::AddFinalizer => doing.sent = finalizer(true),
+            Do::RemoveFinalizer => doing.sent = finalizer(false),
             Do::Map(target) => doing.sent = Some(Message::Map { target, renamed: false, again: false }),
             Do::Unmap(target) => doing.sent = Some(Message::Unmap { target, renamed: false, again: false }),
             Do::Confirm(target) => {
@@ -250,7 +255,13 @@ impl Protocol {
 
     fn finalizer_answered(&self, next: &mut State, request: usize, heard: Option<Reply>) {
         match heard {
-            Some(Reply::Done) => self.answers(next, request),
+            Some(Reply::Done) => {
+                self.answers(next, request);
+                if let Some(work) = &mut next.process.work {
+                    work.current = true;
+                    self.writes_first(work);
+                }
+            }
             Some(Reply::Conflict) => {
                 self.learns(next, request);
                 next.process.work = None;
@@ -447,6 +458,14 @@ fn removes_all_the_same(next: &mut State) {
     let removals = work.todo.iter().flatten().filter(|effect| matches!(effect, Do::Unmap(_)));
     todo.iter_mut().zip(removals).for_each(|(place, effect)| *place = Some(*effect));
     (work.todo, work.write, work.told) = (todo, None, false);
+}
+
+/// What is first is being done.
+fn next_of(todo: &mut Todo) {
+    todo.rotate_left(1);
+    if let Some(last) = todo.last_mut() {
+        *last = None;
+    }
 }
 
 /// A step is over when nothing is left to do.

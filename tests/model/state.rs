@@ -191,8 +191,8 @@ pub struct Work {
     pub told: bool,
 }
 
-/// Effects, in their order.
-pub type Todo = [Option<Do>; TARGETS];
+/// Effects, in their order: the finalizer, and one for each target.
+pub type Todo = [Option<Do>; TARGETS + 1];
 
 /// An effect of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

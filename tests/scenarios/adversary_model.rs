@@ -57,6 +57,17 @@ struct Activation<'a> {
     requester: usize,
 }
 
+/// A version without finalizers, and without what changes with each write.
+fn free(version: &Version) -> Value {
+    let mut object = version.object.clone();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["finalizers", "resourceVersion", "managedFields"] {
+            metadata.remove(field);
+        }
+    }
+    object
+}
+
 impl<'a> Model<'a> {
     /// The versions of a request whose status is the operator's: not those that one of ours wrote, as far as they can, and
     /// not those that only carry such a status on.
@@ -101,11 +112,13 @@ impl<'a> Model<'a> {
         if self.was_away(created.rv) {
             return Err("made while the admission policies were away".into());
         }
-        let before = at.checked_sub(1).ok_or("given before anybody looked")?;
-        let agreed = (1..=at)
-            .rev()
-            .find(|i| history.versions[*i].phase() == "Approved" && history.versions[*i - 1].phase() != "Approved");
-        let agreed = agreed.ok_or("was never Approved")? - 1;
+        // The operator puts its finalizer on what it has read, and writes upon that.
+        let only_finalizer = |i: usize| i > 1 && free(&history.versions[i - 1]) == free(&history.versions[i - 2]);
+        let from = if only_finalizer(at) { at - 1 } else { at };
+        let before = from.checked_sub(1).ok_or("given before anybody looked")?;
+        // What is agreed can be given in the same step.
+        let agreed = (1..=from).rev().find(|i| history.versions[*i - 1].phase() != "Approved");
+        let agreed = agreed.ok_or("was agreed before anybody looked")? - 1;
         let pins = |version: &Version| !text(&version.object, "/status/policy/uid").is_empty();
         let pinned = self.honest(history).find(|(_, version)| pins(version)).ok_or("no policy was pinned")?.1;
         let (read, written) = (&history.versions[before], &history.versions[at]);

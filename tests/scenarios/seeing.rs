@@ -108,7 +108,7 @@ async fn one_line_of_the_log_for_each_change_of_phase() {
     let log = request.log();
     let steps: Vec<(&str, &str)> =
         log.iter().filter_map(|line| Some((line["from"].as_str()?, line["to"].as_str()?))).collect();
-    let life = ["", "Pending", "Approved", "Activating", "Active", "Revoking", "Revoked"];
+    let life = ["", "Pending", "Activating", "Active", "Revoking", "Revoked"];
     assert_eq!(steps, life.windows(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>(), "{log:#?}");
     // Who decided what, on which evidence.
     let said = |what: &str| log.iter().filter(|line| line["message"] == what).collect::<Vec<_>>();

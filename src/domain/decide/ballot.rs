@@ -23,6 +23,12 @@ pub(super) fn voters(request: &Request) -> impl Iterator<Item = String> {
     recorded.chain(unrecorded).map(String::as_str).chain(request.submitter()).map(str::to_owned)
 }
 
+/// Whether there is a vote that may have been the last one that was missing. Before the subject is pinned nobody is alone with it,
+/// and nothing can be given.
+pub(super) fn may_decide(request: &Request) -> bool {
+    request.status.subject.is_some() && unrecorded(request).any(|(_, decision, _)| decision == VoteDecision::Approve)
+}
+
 /// Votes on the present ballot that are not in status yet.
 fn unrecorded(request: &Request) -> impl Iterator<Item = (&Signal, VoteDecision, &str)> {
     request.signals.iter().filter_map(|signal| match &signal.kind {

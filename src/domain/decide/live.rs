@@ -87,8 +87,8 @@ pub(super) fn active(mut draft: Draft<'_>) -> Decision {
 }
 
 impl Draft<'_> {
-    /// Our finalizer, if somebody has taken it off: without it the request could disappear before its access is taken away.
-    fn finalizer(&self) -> Vec<Effect> {
+    /// Our finalizer, if it is not there: without it the request could disappear before its access is taken away.
+    pub(super) fn finalizer(&self) -> Vec<Effect> {
         if self.request.has_finalizer { Vec::new() } else { vec![Effect::AddFinalizer] }
     }
 }

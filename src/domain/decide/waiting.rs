@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Decision, Draft, Effect, Next, ballot, earliest, ending, gate, sessions};
+use super::{Decision, Draft, Next, ballot, earliest, ending, gate, sessions};
 use crate::{
     api::{self, EndReason, GrantStatus, Phase, TargetState, TargetStatus},
     domain::{
@@ -232,7 +232,7 @@ impl Answer {
     }
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     /// Stays where it is, for a reason that will pass.
     fn waits(self, phase: Phase, reason: &Reason) -> Decision {
         let limit = self.time_limit().filter(|_| phase == Phase::Pending);
@@ -346,13 +346,30 @@ impl Draft<'_> {
     fn becomes_approved(mut self, policy: &Policy, by: &str) -> Decision {
         self.status.approved_by = Some(shortened(by, api::MAX_APPROVED_BY));
         self.status.policy = Some(policy.pin());
+        if let Some(targets) = self.can_go_on(policy) {
+            return self.activate(policy, targets);
+        }
         let start = self.request.not_before.filter(|start| *start > self.now);
         let (reason, next) = match start {
             Some(start) => (Reason::new("WaitingForStart", format!("approved; starts at {start}")), Next::At(start)),
             None => (Reason::new("Approved", "approved; the access is being prepared"), Next::Now),
         };
-        let effects = if self.request.has_finalizer { Vec::new() } else { vec![Effect::AddFinalizer] };
-        self.goes(Phase::Approved, &reason, effects, next)
+        self.goes(Phase::Approved, &reason, Vec::new(), next)
+    }
+
+    /// What is given in the same step as it is agreed: everything was just asked, of the subject that was pinned before, and
+    /// nothing has to be waited for. What stands in the way otherwise is found and said once it is Approved.
+    fn can_go_on(&self, policy: &Policy) -> Option<&'a [Resolved]> {
+        let Some(Ok(targets)) = &self.observed.targets else { return None };
+        let free = self.request.phase() == Some(Phase::Pending)
+            && self.request.forged.is_none()
+            && self.request.status.subject == self.status.subject
+            && self.request.not_before.is_none_or(|start| start <= self.now)
+            && policy.required_actions.is_empty()
+            && self.observed.released.is_none()
+            && self.obstacle("").is_none()
+            && holdings::being_removed(targets, &self.observed.siblings, self.now).is_none();
+        free.then_some(targets)
     }
 
     /// The rules changed under an approved request: what was agreed is void.
@@ -362,22 +379,19 @@ impl Draft<'_> {
         self.goes(Phase::Pending, &Reason::new("RulesChanged", message), Vec::new(), Next::Now)
     }
 
-    /// Everything was asked again: the finalizer first, then the deadline and the targets are recorded.
+    /// Everything was asked again: the deadline and the targets are recorded.
     fn activate(mut self, policy: &Policy, targets: &[Resolved]) -> Decision {
         if let Some(other) = holdings::being_removed(targets, &self.observed.siblings, self.now) {
             let message = format!("waiting until {}/{} has given the same access back", other.namespace, other.name);
             return self.waits(Phase::Approved, &Reason::new("WaitingForRevocation", message));
-        }
-        if !self.request.has_finalizer {
-            let reason = Reason::new("Approved", "approved; the access is being prepared");
-            return self.goes(Phase::Approved, &reason, vec![Effect::AddFinalizer], Next::Now);
         }
         let starts_at = whole_seconds(self.now);
         let ends = later(starts_at, self.request.duration.unwrap_or(policy.default_duration));
         let deadline = earliest([Some(ends), self.request.not_after.map(whole_seconds)]).unwrap_or(ends);
         let sessions = sessions::at_end(policy, targets.iter().any(|target| target.administers));
         let targets: Vec<TargetStatus> = targets.iter().map(|target| self.intended(target)).collect();
-        let effects = super::live::effects_for(&targets);
+        let mut effects = self.finalizer();
+        effects.extend(super::live::effects_for(&targets));
         if let Some(subject) = &mut self.status.subject {
             subject.url.clone_from(&self.observed.url);
         }
