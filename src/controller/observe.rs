@@ -21,6 +21,7 @@ use crate::{
         Resolved, TargetsError, delegation,
     },
     guard::InForce,
+    keycloak::Target,
 };
 
 /// What has to be known to give something.
@@ -241,7 +242,7 @@ impl Context {
         let wanted = || policy.wanted(&request.grants);
         // Whether they may be lent is asked beside whether the person has them.
         let held = join_all(wanted().map(async |grant| {
-            let target = realm.place(policy, grant, not_before).await.ok()?;
+            let target = Target::from(&realm.place(policy, grant, not_before).await.ok()?);
             let mapped = realm.keycloak.has(user, &target).await;
             Some((target, mapped))
         }));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::realm::Found;
 use crate::{
     domain::Problem,
-    keycloak::{Error, Target, User},
+    keycloak::{Error, Lendable, RealmInfo, User},
     shared::Shared,
 };
 
@@ -30,11 +30,11 @@ pub struct Answers {
     /// Ids of groups, by their names in policies.
     pub group_ids: Cache<String, Problem>,
     /// What grants are, wherever they lead, by the policy's UID and generation and the grant's name.
-    pub places: Cache<Target, Problem>,
+    pub places: Cache<Lendable, Problem>,
     /// The same of those that may be lent.
     pub targets: Cache<Found, Problem>,
-    /// The realm's id.
-    pub realm_id: Shared<String, Error>,
+    /// The realm.
+    pub realm: Shared<RealmInfo, Error>,
 }
 
 impl Default for Answers {
@@ -45,7 +45,7 @@ impl Default for Answers {
             group_ids: Cache::holding(LIMIT),
             places: Cache::holding(LIMIT),
             targets: Cache::holding(LIMIT),
-            realm_id: Shared::default(),
+            realm: Shared::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     api::{AtEnd, PinnedSubject, TargetStatus, TargetType},
     config::{self, UserMatch},
     domain::{Grant, GrantKind, Lookup, People, Person, Policy, Problem, ProblemReason, Subject},
-    keycloak::{self, ClientRole, Kind, Reach, Target, User},
+    keycloak::{self, ClientRole, Kind, Lendable, Reach, RealmInfo, Target, User},
     leader::Leadership,
 };
 
@@ -194,7 +194,11 @@ impl Realm {
 
     /// The realm's own id.
     pub async fn id(&self, not_before: Instant) -> Result<String, keycloak::Error> {
-        self.answers.realm_id.get(not_before, || async { Ok(self.keycloak.realm().await?.id) }).await
+        Ok(self.info(not_before).await?.id)
+    }
+
+    async fn info(&self, not_before: Instant) -> Result<RealmInfo, keycloak::Error> {
+        self.answers.realm.get(not_before, || self.keycloak.realm()).await
     }
 
     /// The user that a Kubernetes username leads to; the inner error says why it leads to nobody.
@@ -324,11 +328,11 @@ impl Realm {
     }
 
     /// What a grant is in Keycloak, wherever it leads.
-    pub async fn place(&self, policy: &Policy, grant: &Grant, not_before: Instant) -> Result<Target, Problem> {
+    pub async fn place(&self, policy: &Policy, grant: &Grant, not_before: Instant) -> Result<Lendable, Problem> {
         let Grant { name, kind } = grant;
         let not_found = |why: String| Problem::new(ProblemReason::GrantNotFound, format!("grant {name:?}: {why}"));
-        let find = async || match locate(&self.keycloak, kind).await {
-            Ok(Some(target)) => Ok(target),
+        let find = async || match find(&self.keycloak, kind).await {
+            Ok(Some(found)) => Ok(found),
             Ok(None) => Err(not_found(format!("there is no {kind} in the Keycloak realm {}", self.config.realm))),
             Err(error) if matches!(error.kind(), Kind::Ambiguous | Kind::InvalidInput) => {
                 Err(not_found(error.to_string()))
@@ -341,8 +345,10 @@ impl Realm {
     async fn target(&self, policy: &Policy, grant: &Grant, not_before: Instant) -> Result<Found, Problem> {
         let Grant { name, kind } = grant;
         let refused = |reason, message: String| Err(Problem::new(reason, format!("grant {name:?}: {message}")));
-        let target = self.place(policy, grant, not_before).await?;
-        match self.keycloak.reaches_admin(&target).await {
+        let (found, realm) = tokio::join!(self.place(policy, grant, not_before), self.info(not_before));
+        let (found, realm) = (found?, realm.map_err(|error| unavailable(&error))?);
+        let target = Target::from(&found);
+        match self.keycloak.leads_to_admin(&found, &realm).await {
             Ok(_) if !self.may_lend(&target).await? => {
                 Err(self.not_permitted(&format!("grant {name:?} needs the permission to lend {kind}")))
             }
@@ -405,13 +411,17 @@ fn key(policy: &Policy, grant: &Grant) -> String {
 
 /// What a grant is in Keycloak, if it is there, wherever it leads.
 pub async fn locate(keycloak: &keycloak::Client, kind: &GrantKind) -> Result<Option<Target>, keycloak::Error> {
+    Ok(find(keycloak, kind).await?.as_ref().map(Target::from))
+}
+
+async fn find(keycloak: &keycloak::Client, kind: &GrantKind) -> Result<Option<Lendable>, keycloak::Error> {
     Ok(match kind {
-        GrantKind::RealmRole(role) => keycloak.realm_role(role).await?.as_ref().map(Target::from),
+        GrantKind::RealmRole(role) => keycloak.realm_role(role).await?.map(Lendable::Role),
         GrantKind::ClientRole { client, role } => match keycloak.client_role(client, role).await? {
-            ClientRole::Found(role) => Some(Target::from(&role)),
+            ClientRole::Found(role) => Some(Lendable::Role(role)),
             ClientRole::NoClient | ClientRole::NoRole => None,
         },
-        GrantKind::Group(path) => keycloak.group(path).await?.as_ref().map(Target::from),
+        GrantKind::Group(path) => keycloak.group(path).await?.map(Lendable::Group),
     })
 }
 

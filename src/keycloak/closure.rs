@@ -11,7 +11,7 @@ use super::{
     http::{Endpoint, Time},
     path::Path,
     targets::{CLIENTS, ClientRep, RoleRep},
-    types::Target,
+    types::{Container, Lendable, RealmInfo, Role, Target},
 };
 
 const COMPOSITES: Endpoint = Endpoint { label: "composites", right: "view-realm (view-clients for a client's role)" };
@@ -55,6 +55,21 @@ impl Client {
         found.map_err(|error| error.during(|| format!("see what {target} contains")))
     }
 
+    /// The same for what was just found in a realm that was just read: neither is read once more.
+    pub async fn leads_to_admin(&self, found: &Lendable, _seen: &RealmInfo) -> Result<Option<String>, Error> {
+        let first = async {
+            match found {
+                Lendable::Group(group) => self.roles_of_group(&group.id).await,
+                Lendable::Role(role) => Ok(vec![Step { role: RoleRep::from(role), via: String::new() }]),
+            }
+        };
+        let reached = async {
+            let (admin_clients, first) = join(self.admin_clients(Time::PerRead), first).await;
+            self.walk_from(first?, admin_clients?).await
+        };
+        reached.await.map_err(|error| error.during(|| format!("see what {} contains", Target::from(found))))
+    }
+
     async fn walk(&self, target: &Target) -> Result<Option<String>, Error> {
         let first = async {
             match target {
@@ -69,9 +84,16 @@ impl Client {
         let visible = self.realm_within(Time::PerRead);
         let (visible, admin_clients, first) = join3(visible, self.admin_clients(Time::PerRead), first).await;
         visible?;
-        let admin_clients = admin_clients?;
+        self.walk_from(first?, admin_clients?).await
+    }
+
+    async fn walk_from(
+        &self,
+        first: Vec<Step>,
+        admin_clients: HashMap<String, String>,
+    ) -> Result<Option<String>, Error> {
         let mut walk = Walk { client: self, admin_clients, seen: HashSet::new(), queue: VecDeque::new() };
-        for Step { role, via } in first? {
+        for Step { role, via } in first {
             walk.add(role, via);
         }
         walk.finish().await
@@ -117,6 +139,18 @@ impl Client {
 
     fn is_master(&self) -> bool {
         self.0.realm == MASTER
+    }
+}
+
+impl From<&Role> for RoleRep {
+    fn from(role: &Role) -> Self {
+        let Role { id, name, composite, container } = role;
+        let container_id = match container {
+            Container::Realm => None,
+            Container::Client { id, .. } => Some(id.clone()),
+        };
+        let client_role = container_id.is_some();
+        Self { id: id.clone(), name: name.clone(), composite: *composite, client_role, container_id }
     }
 }
 

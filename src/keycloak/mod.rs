@@ -43,8 +43,8 @@ pub use rights::Reach;
 pub use sessions::Sessions;
 pub use setup::{Administrator, Authenticator, Subjects};
 pub use types::{
-    Account, Change, ClientRole, Container, Credential, Deed, Group, MissingRight, RealmInfo, Removal, Role, Target,
-    User,
+    Account, Change, ClientRole, Container, Credential, Deed, Group, Lendable, MissingRight, RealmInfo, Removal, Role,
+    Target, User,
 };
 
 use crate::{clock::OtherClock, config};

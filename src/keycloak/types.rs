@@ -116,6 +116,15 @@ pub enum ClientRole {
     NoRole,
 }
 
+/// A role or group that was just found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lendable {
+    /// A role of the realm or of a client.
+    Role(Role),
+    /// A group.
+    Group(Group),
+}
+
 /// What is mapped to a user. The id is what counts; the name is a hint that may be out of date.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
@@ -177,6 +186,15 @@ impl From<&Role> for Target {
         match &role.container {
             Container::Realm => Self::RealmRole { id, name },
             Container::Client { id: client, .. } => Self::ClientRole { client: client.clone(), id, name },
+        }
+    }
+}
+
+impl From<&Lendable> for Target {
+    fn from(found: &Lendable) -> Self {
+        match found {
+            Lendable::Role(role) => Self::from(role),
+            Lendable::Group(group) => Self::from(group),
         }
     }
 }
