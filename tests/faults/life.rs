@@ -47,6 +47,8 @@ pub enum Story {
     ClientSessions,
     /// One request for a realm role, which ends at its deadline: what most lives are.
     One,
+    /// The same where somebody has to agree. What counts is what follows on the vote.
+    Voted,
     /// As [`Story::Three`], and the operator is killed when all is given: what counts are the calls of its next start.
     Start,
 }
@@ -146,7 +148,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     match story {
         Story::Sessions => stage.signs_in(&user).await,
         Story::ClientSessions => sessions = slot.signs_in(stage, &user).await,
-        Story::Three | Story::Overlap | Story::One | Story::Start => {}
+        Story::Three | Story::Overlap | Story::One | Story::Voted | Story::Start => {}
     }
     let before = stage.holdings(&user).await;
     let mut life = Life::of(stage, slot, user.clone()).await;
@@ -157,6 +159,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
     life.policy = match story {
         Story::Sessions => &slot.ending_sessions,
         Story::ClientSessions => &slot.ending_client_sessions,
+        Story::Voted => &slot.voted,
         Story::Three | Story::Overlap | Story::One | Story::Start => &slot.policy,
     };
     let undertaker = point
@@ -168,6 +171,7 @@ pub async fn live(stage: &Stage, slot: &Slot, company: Company, story: Story, po
         Story::Overlap => life.overlap().await,
         Story::One | Story::Sessions => life.alone("realm").await,
         Story::ClientSessions => life.alone("client").await,
+        Story::Voted => life.voted().await,
         Story::Start => life.start(&company).await,
     };
     problems.extend(lived.err());
@@ -278,6 +282,14 @@ impl<'a> Life<'a> {
     async fn alone(&mut self, grant: &str) -> Result<(), String> {
         self.begins(false);
         self.asks(&[grant], &format!("{}s", SHORT.as_secs()), Phase::Expired).await.map(drop)
+    }
+
+    async fn voted(&mut self) -> Result<(), String> {
+        let request = self.asks(&["realm"], &format!("{}s", SHORT.as_secs()), Phase::Expired).await?;
+        let ballot = |now: &AccessRequest| now.status.as_ref().and_then(|status| status.ballot.clone());
+        let asked = self.stage.until(&request, "voted on", PATIENCE, |now| ballot(now).is_some()).await?;
+        self.begins(false);
+        self.stage.approves(&request, &ballot(&asked).unwrap_or_default()).await
     }
 
     async fn start(&mut self, company: &Company) -> Result<(), String> {

@@ -25,7 +25,8 @@ pub struct Calls {
 /// Lives each story once without a fault and writes its calls down.
 pub async fn record(stage: &Stage) -> Vec<Calls> {
     let all = stage.script.enlist(Vec::new());
-    let lives = [Story::Three, Story::Overlap, Story::Sessions, Story::ClientSessions].into_iter().zip(&stage.slots);
+    let stories = [Story::Three, Story::Overlap, Story::Voted, Story::Sessions, Story::ClientSessions];
+    let lives = stories.into_iter().zip(&stage.slots);
     let told = join_all(
         lives.map(|(story, slot)| async move { (story, live(stage, slot, Company::none(), story, None).await) }),
     );

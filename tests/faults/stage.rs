@@ -6,8 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hallpass::api::AccessRequest;
-use kube::Api;
+use hallpass::api::{APPROVE, AccessRequest};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{task::JoinHandle, time::sleep};
@@ -16,6 +19,7 @@ use crate::{
     keycloak_admin::{App, Group, Person, Role, unique},
     ledger::Ledger,
     operator::Operator,
+    people,
     policy::Policy,
     request::Request,
     script::Script,
@@ -35,6 +39,8 @@ pub struct Slot {
     /// An administrator maps it by hand; no policy knows it.
     pub bystander: Role,
     pub policy: Policy,
+    /// The same for the realm role alone, and somebody has to agree.
+    pub voted: Policy,
     /// The same for the realm role alone, and sessions end with it.
     pub ending_sessions: Policy,
     /// The same for the client role alone, and the sessions of its client end with it.
@@ -42,7 +48,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    async fn prepare(w: &World) -> Self {
+    async fn prepare(w: &World, approver: &people::Person) -> Self {
         let app = w.keycloak.app().await;
         let realm_role = w.keycloak.realm_role("realm").await;
         let client_role = w.keycloak.client_role(&app.client_id, &unique("client")).await;
@@ -51,6 +57,8 @@ impl Slot {
         let policy = w.policy("faults").everybody().automatic().realm_role("realm", &realm_role.name);
         let policy = policy.client_role("client", &app.client_id, &client_role.name).group("group", &group.path);
         let policy = policy.create().await.expect("a good policy");
+        let voted = w.policy("voted").everybody().realm_role("realm", &realm_role.name).stage("lead", 1, [approver]);
+        let voted = voted.create().await.expect("a good policy");
         let ending_sessions = w.policy("sessions").everybody().automatic().realm_role("realm", &realm_role.name);
         let ending_sessions = ending_sessions.with("sessions", json!({"atEnd": "EndAll"}));
         let ending_sessions = ending_sessions.create().await.expect("a good policy");
@@ -58,7 +66,7 @@ impl Slot {
         let of_client = of_client.client_role("client", &app.client_id, &client_role.name);
         let of_client = of_client.with("sessions", json!({"atEnd": "EndClientSessions"}));
         let ending_client_sessions = of_client.create().await.expect("a good policy");
-        Self { app, realm_role, client_role, group, bystander, policy, ending_sessions, ending_client_sessions }
+        Self { app, realm_role, client_role, group, bystander, policy, voted, ending_sessions, ending_client_sessions }
     }
 
     /// What is in the calls that are about this slot.
@@ -73,6 +81,7 @@ impl Slot {
             self.app.id.clone(),
             self.app.client_id.clone(),
             self.policy.name.clone(),
+            self.voted.name.clone(),
             self.ending_sessions.name.clone(),
             self.ending_client_sessions.name.clone(),
         ]
@@ -98,6 +107,9 @@ pub struct Stage {
     pub operator: Arc<Operator>,
     pub ledger: Arc<Ledger>,
     pub slots: Vec<Slot>,
+    /// Who agrees to everything, and speaks to the API server.
+    approver: people::Person,
+    voting: Client,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -111,16 +123,28 @@ impl Stage {
         operator.start().await;
         let tasks = vec![operator.keep(), ledger.keep(w.requests())];
         operator.is_ready().await;
+        let approver = w.person("approver").await;
+        let voting = w.somebody_called(&approver.username).await;
         let mut ready = Vec::new();
         for _ in 0..slots {
-            ready.push(Slot::prepare(&w).await);
+            ready.push(Slot::prepare(&w, &approver).await);
         }
         for slot in &ready {
             slot.policy.is_ready().await;
+            slot.voted.is_ready().await;
             slot.ending_sessions.is_ready().await;
             slot.ending_client_sessions.is_ready().await;
         }
-        Self { w, script, operator, ledger, slots: ready, tasks }
+        Self { w, script, operator, ledger, slots: ready, approver, voting, tasks }
+    }
+
+    /// The approver agrees to a request with this ballot.
+    pub async fn approves(&self, request: &Request, ballot: &str) -> Result<(), String> {
+        let key = format!("{APPROVE}{ballot}.lead.1");
+        let vote = json!({"metadata": {"annotations": {key: self.approver.username}}});
+        let api: Api<AccessRequest> = request.api(self.voting.clone());
+        let voted = api.patch(&request.name, &PatchParams::default(), &Patch::Merge(&vote)).await;
+        voted.map(drop).map_err(|error| format!("{} cannot be voted on: {error}", request.name))
     }
 
     /// A person who never signs in: without a password, which costs Keycloak much.
