@@ -105,8 +105,9 @@ pub enum ApiError {
     /// It did not answer in time.
     #[error("no answer within {} seconds", .0.as_secs())]
     Timeout(Duration),
-    /// What it has stored does not carry its seal: something changes statuses on their way, or the CRD is another version's.
-    #[error("the API server has stored another status than it was sent")]
+    /// What it has stored does not carry its seal, or lacks the finalizer: something changes requests on their way, or the CRD is
+    /// another version's.
+    #[error("the API server has stored something else than it was sent")]
     NotAsSent,
     /// It was not sent: too many others were on their way.
     #[error("not sent: the API server has not answered other writes yet")]
@@ -120,6 +121,11 @@ impl ApiError {
     /// Somebody else wrote in between: read again, decide again.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
+    }
+
+    /// The API server does not take it, and will not take it later: it, or somebody whom it asks.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::NotAsSent) || self.code().is_some_and(|code| matches!(code, 400 | 403 | 422))
     }
 
     /// Whether the write may have been carried out, or may yet be.

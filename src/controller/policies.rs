@@ -152,21 +152,27 @@ impl Context {
         let (problems, groups, rosters) = match depth {
             Depth::Existence => (Vec::new(), GroupIds::new(), None),
             Depth::Membership => {
-                let examined = self.examine(&parsed, Questions::ForRequests).await;
+                let examined = self.examine(&parsed, Questions::ForRequests, not_before).await;
                 (examined.problems, examined.groups, examined.rosters)
             }
             Depth::MembershipNow => {
                 let now = async {
-                    match self.realm_of(&parsed) {
-                        Ok(realm) => realm.groups(&parsed, not_before).await,
-                        Err(problem) => Err(vec![problem]),
+                    let realm = self.realm_of(&parsed).map_err(|problem| vec![problem])?;
+                    Ok((realm.groups(&parsed, not_before).await?, realm.may_not_manage(&parsed)))
+                };
+                let examined = self.examine(&parsed, Questions::ForRequests, not_before);
+                let (Examined { mut problems, rosters, .. }, now) = tokio::join!(examined, now);
+                let groups = match now {
+                    Ok((groups, may_not_manage)) => {
+                        problems.extend(may_not_manage);
+                        groups
+                    }
+                    Err(missing) => {
+                        problems = missing;
+                        GroupIds::new()
                     }
                 };
-                let (examined, now) = tokio::join!(self.examine(&parsed, Questions::ForRequests), now);
-                match now {
-                    Ok(groups) => (examined.problems, groups, examined.rosters),
-                    Err(problems) => (problems, GroupIds::new(), examined.rosters),
-                }
+                (problems, groups, rosters)
             }
             // The grants are asked for by whoever activates: only those that are wanted.
             Depth::Everything => match self.realm_of(&parsed) {
@@ -222,12 +228,12 @@ impl Context {
         })
     }
 
-    /// What is known about a policy, asked again where that is too old.
-    async fn examine(&self, policy: &Policy, questions: Questions) -> Examined {
+    /// What is known about a policy, asked again, since `not_before`, where that is too old.
+    async fn examine(&self, policy: &Policy, questions: Questions, not_before: Instant) -> Examined {
         let known = self.verdicts().get(&policy.name).cloned().filter(|known| known.is_about(policy));
         let verdict = match known.filter(|known| !questions.are_due(known)) {
             Some(known) => known,
-            None => self.remember(policy, questions, self.ask_about(policy, questions).await),
+            None => self.remember(policy, questions, self.ask_about(policy, questions, not_before).await),
         };
         let good_for = verdict.good_for();
         let useless = verdict.useless().cloned();
@@ -243,12 +249,12 @@ impl Context {
         Examined { problems, groups, rosters: approvers.and_then(|approvers| approvers.rosters), good_for }
     }
 
-    /// Asks Keycloak about what a policy names.
-    async fn ask_about(&self, policy: &Policy, questions: Questions) -> Verdict {
+    /// What Keycloak says since `not_before` about what a policy names.
+    async fn ask_about(&self, policy: &Policy, questions: Questions, not_before: Instant) -> Verdict {
         let (groups, grants, approvers) = match self.realm_of(policy) {
             Ok(realm) => {
                 let people = async {
-                    let groups = realm.groups(policy, Instant::now()).await;
+                    let groups = realm.groups(policy, not_before).await;
                     let approvers = match (&groups, questions) {
                         (Ok(groups), Questions::All) => Some(realm.approvers(policy, groups).await),
                         (Err(_), Questions::All) | (_, Questions::ForRequests) => None,
@@ -257,7 +263,7 @@ impl Context {
                 };
                 let ((groups, approvers), grants, actions) = tokio::join!(
                     people,
-                    realm.targets(policy, &policy.grants, Instant::now()),
+                    realm.targets(policy, &policy.grants, not_before),
                     realm.required_actions(policy)
                 );
                 let mut grants = grants.err().unwrap_or_default();
@@ -317,7 +323,7 @@ pub async fn reconcile(policy: Arc<AccessPolicy>, context: Arc<Context>) -> Resu
     let (outcome, again) = match Policy::parse(&policy) {
         Err(problems) => (Err(problems), None),
         Ok(parsed) => {
-            let examined = context.examine(&parsed, Questions::All).await;
+            let examined = context.examine(&parsed, Questions::All, Instant::now()).await;
             let outcome = if examined.problems.is_empty() { Ok(parsed.suspended) } else { Err(examined.problems) };
             (outcome, Some(examined.good_for))
         }

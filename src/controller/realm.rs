@@ -306,7 +306,8 @@ impl Realm {
         not_before: Instant,
     ) -> Result<Vec<Found>, Vec<Problem>> {
         let lookups = join_all(grants.into_iter().map(async |grant| {
-            let find = || self.target(policy, grant, not_before);
+            // What is found is as old as the oldest answer in it: none may be older than the question that finds it.
+            let find = || self.target(policy, grant, Instant::now());
             self.answers.targets.get(&key(policy, grant), not_before, find).await
         }))
         .await;

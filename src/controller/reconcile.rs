@@ -1,6 +1,6 @@
 //! One request, step by step: observe, decide, report, enact, until there is nothing to do now.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{
@@ -91,6 +91,9 @@ impl Context {
                 return Ok(Wait(None));
             }
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
+            if self.holder(&believed) != subject {
+                continue;
+            }
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let (policy, woken) = (self.known_policy(&object), self.woken(&believed.uid));
             let held_up = step + 1 == MAX_STEPS || refused.is_some_and(|since| since.elapsed() > HELD_UP);
@@ -146,12 +149,12 @@ impl Context {
         let due = self.next_due(request, object, &siblings, now);
         let observed = Box::pin(self.observe(request, siblings, outcomes, now));
         // However long a server takes to answer: what falls due meanwhile does not wait for it.
-        let observed = tokio::time::timeout(due, observed).await.map_err(|_| Error::FallsDue)??;
+        let mut observed = tokio::time::timeout(due, observed).await.map_err(|_| Error::FallsDue)??;
         // A clock that was set meanwhile: it may agree with the others by now, and this is not its time.
         if clocks.broke().is_some() {
             return Ok(None);
         }
-        let decision = domain::decide(request, &observed, now);
+        let mut decision = domain::decide(request, &observed, now);
         self.forget_what_is_given(&request.uid, &decision.effects);
         let decided = decision.status.as_ref().map_or(request.phase(), |status| status.phase);
         if matches!(decided, Some(Phase::Activating | Phase::Active)) {
@@ -180,10 +183,17 @@ impl Context {
             let gone = Box::pin(self.remove_at_once(object, status, &decision.effects)).await?;
             return Ok(gone.map(|(recorded, outcomes)| Step { decision, recorded, outcomes }));
         }
+        let decided_on = object;
         let with_finalizer = if decision.effects.contains(&Effect::AddFinalizer) {
-            match self.put_finalizer_on(object).await? {
-                Some(object) => Some(object),
-                None => return Ok(None),
+            match Box::pin(self.put_finalizer_on(object)).await {
+                // That it is agreed is put on record all the same.
+                Err(Error::WriteFinalizer(error)) if error.is_refused() && request.phase() == Some(Phase::Pending) => {
+                    observed.targets = None;
+                    decision = domain::decide(request, &observed, now);
+                    None
+                }
+                Ok(None) => return Ok(None),
+                on => on?,
             }
         } else {
             None
@@ -204,7 +214,7 @@ impl Context {
             let urgency = if ends && not_removed && !removes { Urgency::Failure } else { urgency };
             match report::status(self, object, status, urgency).await {
                 Ok(written) => {
-                    report::announce(self, object, &written);
+                    report::announce(self, decided_on, &written);
                     recorded = written;
                     if status.phase.is_some_and(Phase::is_final) {
                         self.wake(&observed.siblings);
@@ -224,7 +234,8 @@ impl Context {
                 }
             }
         }
-        let outcomes = match Box::pin(self.enact(&recorded, &decision.effects)).await {
+        let effects = self.in_time(&recorded, &decision.effects);
+        let outcomes = match Box::pin(self.enact(&recorded, &effects)).await {
             Err(Error::WriteFinalizer(error)) if error.is_conflict() => {
                 return if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) };
             }
@@ -242,14 +253,23 @@ impl Context {
         Ok(Some(Step { decision, recorded, outcomes }))
     }
 
+    /// What is still to be done: nothing is given any more whose time was up before it could be recorded.
+    fn in_time<'a>(&self, recorded: &AccessRequest, effects: &'a [Effect]) -> Cow<'a, [Effect]> {
+        let gives = |effect: &Effect| matches!(effect, Effect::Map(_) | Effect::Confirm(_));
+        let deadline = recorded.grant().map(|grant| grant.deadline.0);
+        let is_late = effects.iter().any(gives) && deadline.is_some_and(|due| self.until(recorded, due).is_zero());
+        if is_late { effects.iter().filter(|effect| !gives(effect)).cloned().collect() } else { effects.into() }
+    }
+
     /// The request with our finalizer, as it is stored now, and otherwise as it was decided on. `None` if somebody else wrote in
-    /// between, or takes it off again at once: look and decide again.
+    /// between: look and decide again.
     async fn put_finalizer_on(&self, object: &AccessRequest) -> Result<Option<AccessRequest>, Error> {
         match report::finalizer(self, object, true).await {
-            Ok(written) => {
+            Ok(mut written) => {
+                written.metadata.managed_fields = None;
                 self.index.put(written.clone());
                 let is_on = written.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-                Ok(is_on.then_some(written))
+                if is_on { Ok(Some(written)) } else { Err(Error::WriteFinalizer(ApiError::NotAsSent)) }
             }
             Err(Error::WriteFinalizer(error)) if error.is_conflict() || error.is_not_found() => {
                 if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) }

@@ -33,7 +33,8 @@ pub use sessions::{at_end as sessions_at_end, is_over};
 /// What is to be written, done, and when to look again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// The status to write before anything else, unless what is due is gone first; `None` if it says already what is so.
+    /// The status to write once the finalizer is on, and before anything else, unless what is due is gone first; `None` if it
+    /// says already what is so.
     pub status: Option<Box<AccessRequestStatus>>,
     /// What to do once the status is acknowledged, or, with what is due, at once. The finalizer goes on before.
     pub effects: Vec<Effect>,

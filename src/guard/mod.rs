@@ -63,6 +63,15 @@ pub struct Guard {
     compared: SyncMutex<HashMap<String, Compared>>,
 }
 
+/// How much of what is installed is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Everything.
+    Whole,
+    /// Of what was read as a whole before, whether it is still the same.
+    News,
+}
+
 /// An object that was read as a whole and is what is shipped. Each write gives it another resourceVersion, also one to etcd behind the
 /// API server's back.
 #[derive(PartialEq, Eq)]
@@ -207,8 +216,7 @@ impl Guard {
     /// Keeps the epoch: proves that the policies bite, and begins a new epoch when they have changed. To be called over
     /// and over, by one task. Each time everything is compared as a whole.
     pub async fn keep(&self) -> Result<InForce, NotInForce> {
-        self.compared().clear();
-        let Installed { fingerprint, stamp } = self.installed().await?;
+        let Installed { fingerprint, stamp } = self.read(Depth::Whole).await?;
         let known = match self.present.lock().await.clone() {
             Some(present) => Some(present),
             None => self.epochs.stored(&self.client).await?,
@@ -235,12 +243,12 @@ impl Guard {
 
     /// What a read found that began after this was called: those who ask at the same time share it.
     async fn installed(&self) -> Result<Installed, NotInForce> {
-        self.reads.get(Instant::now(), || self.read()).await
+        self.reads.get(Instant::now(), || self.read(Depth::News)).await
     }
 
     /// Compares everything. Of several faults the first in the order of [`OBJECTS`] is told.
-    async fn read(&self) -> Result<Installed, NotInForce> {
-        let found = join_all(self.shipped.iter().map(|object| self.find(object))).await;
+    async fn read(&self, depth: Depth) -> Result<Installed, NotInForce> {
+        let found = join_all(self.shipped.iter().map(|object| self.find(object, depth))).await;
         let mut installed = Installed { fingerprint: String::new(), stamp: true };
         let mut hash = Sha256::new();
         for (object, found) in self.shipped.iter().zip(found) {
@@ -261,12 +269,12 @@ impl Guard {
     }
 
     /// Its UID and generation; nothing if it may be missing and is. A kind that the API server does not know is missing.
-    async fn find(&self, shipped: &Shipped) -> Result<Option<(String, i64)>, NotInForce> {
+    async fn find(&self, shipped: &Shipped, depth: Depth) -> Result<Option<(String, i64)>, NotInForce> {
         let object = shipped.to_string();
         // A GET without a resourceVersion is a consistent read. Where the content is known, the metadata are enough.
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &shipped.resource);
         let known = self.compared().remove(&object).filter(|known| known.resource_version.is_some());
-        if let Some(known) = known
+        if let Some(known) = known.filter(|_| depth == Depth::News)
             && let Some(now) = answered(api.get_metadata_opt(&shipped.name), &object).await?
             && now.metadata.deletion_timestamp.is_none()
             && known == Compared::from(&now.metadata)

@@ -157,7 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_names_the_service_account() {
+    fn each_policy_names_the_service_account_once() {
+        for (file, text, _) in FILES {
+            assert_eq!(text.matches(PLACEHOLDER).count(), 1, "{file}");
+        }
         let named: Vec<_> = shipped()
             .iter()
             .filter(|object| object.content.to_string().contains(&format!("'{OTHER}'")))

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use futures::future::{join, join3};
+use futures::future::join;
 use serde::Deserialize;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     http::{Endpoint, Time},
     path::Path,
     targets::{CLIENTS, ClientRep, RoleRep},
-    types::{Container, Lendable, RealmInfo, Role, Target},
+    types::{Container, Group, Lendable, RealmInfo, Role, Target},
 };
 
 const COMPOSITES: Endpoint = Endpoint { label: "composites", right: "view-realm (view-clients for a client's role)" };
@@ -51,49 +51,44 @@ impl Client {
     /// Hence this fails with [`Kind::Forbidden`] unless the realm and its management client can be seen, and a
     /// composite in which nothing can be seen counts as well. [`Kind::NotFound`] if the target is gone.
     pub async fn reaches_admin(&self, target: &Target) -> Result<Option<String>, Error> {
-        let found = self.walk(target).await;
-        found.map_err(|error| error.during(|| format!("see what {target} contains")))
+        let (seen, found) = join(self.realm_within(Time::PerRead), self.find_again(target)).await;
+        let found = seen.and_then(|seen| Ok((seen, found?)));
+        let (seen, found) = found.map_err(|error| error.during(|| format!("see what {target} contains")))?;
+        self.leads_to_admin(&found, &seen).await
     }
 
     /// The same for what was just found in a realm that was just read: neither is read once more.
     pub async fn leads_to_admin(&self, found: &Lendable, _seen: &RealmInfo) -> Result<Option<String>, Error> {
+        let reached = self.walk(found).await;
+        reached.map_err(|error| error.during(|| format!("see what {} contains", Target::from(found))))
+    }
+
+    async fn find_again(&self, target: &Target) -> Result<Lendable, Error> {
+        let (Target::RealmRole { id, .. } | Target::ClientRole { id, .. }) = target else {
+            let (id, path) = (target.id().to_owned(), target.name().to_owned());
+            return Ok(Lendable::Group(Group { id, name: path.clone(), path }));
+        };
+        let role = self.role_by_id(id, Time::PerRead).await?;
+        let role = role.ok_or_else(|| Error::new(Kind::NotFound, COMPOSITES.label, "the role is gone"))?;
+        let container = if role.client_role {
+            Container::Client { id: role.container_id.clone().unwrap_or_default(), client_id: String::new() }
+        } else {
+            Container::Realm
+        };
+        Ok(Lendable::Role(role.into_role(container)))
+    }
+
+    async fn walk(&self, found: &Lendable) -> Result<Option<String>, Error> {
         let first = async {
             match found {
                 Lendable::Group(group) => self.roles_of_group(&group.id).await,
                 Lendable::Role(role) => Ok(vec![Step { role: RoleRep::from(role), via: String::new() }]),
             }
         };
-        let reached = async {
-            let (admin_clients, first) = join(self.admin_clients(Time::PerRead), first).await;
-            self.walk_from(first?, admin_clients?).await
-        };
-        reached.await.map_err(|error| error.during(|| format!("see what {} contains", Target::from(found))))
-    }
-
-    async fn walk(&self, target: &Target) -> Result<Option<String>, Error> {
-        let first = async {
-            match target {
-                Target::Group { id, .. } => self.roles_of_group(id).await,
-                Target::RealmRole { id, .. } | Target::ClientRole { id, .. } => {
-                    let role = self.role_by_id(id, Time::PerRead).await?;
-                    let role = role.ok_or_else(|| Error::new(Kind::NotFound, COMPOSITES.label, "the role is gone"))?;
-                    Ok(vec![Step { role, via: String::new() }])
-                }
-            }
-        };
-        let visible = self.realm_within(Time::PerRead);
-        let (visible, admin_clients, first) = join3(visible, self.admin_clients(Time::PerRead), first).await;
-        visible?;
-        self.walk_from(first?, admin_clients?).await
-    }
-
-    async fn walk_from(
-        &self,
-        first: Vec<Step>,
-        admin_clients: HashMap<String, String>,
-    ) -> Result<Option<String>, Error> {
-        let mut walk = Walk { client: self, admin_clients, seen: HashSet::new(), queue: VecDeque::new() };
-        for Step { role, via } in first {
+        let (admin_clients, first) = join(self.admin_clients(Time::PerRead), first).await;
+        let (queue, seen) = (VecDeque::new(), HashSet::new());
+        let mut walk = Walk { client: self, admin_clients: admin_clients?, seen, queue };
+        for Step { role, via } in first? {
             walk.add(role, via);
         }
         walk.finish().await
@@ -145,11 +140,10 @@ impl Client {
 impl From<&Role> for RoleRep {
     fn from(role: &Role) -> Self {
         let Role { id, name, composite, container } = role;
-        let container_id = match container {
-            Container::Realm => None,
-            Container::Client { id, .. } => Some(id.clone()),
+        let (client_role, container_id) = match container {
+            Container::Realm => (false, None),
+            Container::Client { id, .. } => (true, Some(id.clone()).filter(|id| !id.is_empty())),
         };
-        let client_role = container_id.is_some();
         Self { id: id.clone(), name: name.clone(), composite: *composite, client_role, container_id }
     }
 }

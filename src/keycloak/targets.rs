@@ -32,7 +32,7 @@ pub(super) struct RoleRep {
 }
 
 impl RoleRep {
-    fn into_role(self, container: Container) -> Role {
+    pub(super) fn into_role(self, container: Container) -> Role {
         Role { id: self.id, name: self.name, composite: self.composite, container }
     }
 }

@@ -48,6 +48,9 @@ fn requests() -> Vec<RequestBuilder> {
         request("fix").pending(&policy),
         request("fix").pending(&policy).voted(BOB, "lead"),
         request("fix").pending(&policy).denied(BOB, "lead"),
+        // Killed before what was agreed could be recorded.
+        request("fix").pending(&policy).voted(BOB, "lead").with_finalizer(),
+        request("fix").pending(&policy).denied(BOB, "lead").with_finalizer(),
         request("fix").approved_by(BOB, &policy),
         request("fix").approved_by(BOB, &policy).with_finalizer(),
         request("fix").not_before(3000).approved_by(BOB, &policy),
@@ -142,9 +145,9 @@ fn final_stays_final_and_lets_go() {
 fn the_finalizer_goes_with_a_final_status_and_comes_before_the_intent() {
     everything(|_, answer| {
         let phase = answer.status().phase;
-        if answer.decision.effects.iter().any(|effect| words(effect) == "remove finalizer") {
-            assert!(phase.is_some_and(Phase::is_final), "{phase:?}");
-        }
+        let goes = answer.decision.effects.iter().any(|effect| words(effect) == "remove finalizer");
+        let is_over = phase.is_some_and(Phase::is_final);
+        assert_eq!(goes, is_over && answer.before.has_finalizer, "{phase:?}");
         if matches!(answer.before.phase(), Some(Pending | Approved)) && phase == Some(Activating) {
             let first = answer.decision.effects.first().map(words);
             assert!(answer.before.has_finalizer || first.as_deref() == Some("add finalizer"), "{first:?}");

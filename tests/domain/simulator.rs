@@ -176,6 +176,8 @@ impl Simulator {
         }
         let before = self.requests[i].clone();
         let decision = self.look(i);
+        // It goes on before the status is written.
+        self.requests[i].has_finalizer |= decision.effects.contains(&Effect::AddFinalizer);
         if killed == Killed::BeforeStatus {
             self.outcomes.iter_mut().for_each(Vec::clear);
             return;

@@ -40,7 +40,7 @@ const KINDS: [&str; 15] = [
     "keycloak GET users/*/role-mappings/realm",
     "keycloak GET users/*/groups",
     "keycloak GET users",
-    "keycloak GET roles-by-id/*",
+    "keycloak GET roles",
     "keycloak POST token",
     "api PUT accessrequests/*/status",
     "api PUT accessrequests/*/status",

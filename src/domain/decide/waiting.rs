@@ -347,6 +347,7 @@ impl<'a> Draft<'a> {
         self.status.approved_by = Some(shortened(by, api::MAX_APPROVED_BY));
         self.status.policy = Some(policy.pin());
         if let Some(targets) = self.can_go_on(policy) {
+            self.status.required_actions.clear();
             return self.activate(policy, targets);
         }
         let start = self.request.not_before.filter(|start| *start > self.now);
@@ -367,8 +368,7 @@ impl<'a> Draft<'a> {
             && self.request.not_before.is_none_or(|start| start <= self.now)
             && policy.required_actions.is_empty()
             && self.observed.released.is_none()
-            && self.obstacle("").is_none()
-            && holdings::being_removed(targets, &self.observed.siblings, self.now).is_none();
+            && self.obstacle("").is_none();
         free.then_some(targets)
     }
 
