@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AccessRequestStatus, GrantStatus};
+use super::{AccessRequestStatus, GrantStatus, PinnedSubject};
 
 /// An `AccessRequest` asks for what an `AccessPolicy` lends.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -133,6 +133,11 @@ impl AccessRequest {
     /// Where it is in its life; `None` while nobody has looked.
     pub fn phase(&self) -> Option<Phase> {
         self.status.as_ref()?.phase
+    }
+
+    /// Who gets the access, once that is known.
+    pub fn subject(&self) -> Option<&PinnedSubject> {
+        self.status.as_ref()?.subject.as_ref()
     }
 
     /// What is lent, once that is recorded.

@@ -1,7 +1,7 @@
 //! What is due goes at once: its deadline was put on record before anything was given, so no write has to come before the
 //! removal. What ends for another reason is recorded first, see `step` in `reconcile.rs`.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::future::join;
 use jiff::Timestamp;
@@ -46,10 +46,10 @@ impl Context {
     /// Nothing comes of it if somebody else wrote in between.
     pub async fn remove_at_once(
         &self,
-        object: &AccessRequest,
+        object: &Arc<AccessRequest>,
         status: &AccessRequestStatus,
         effects: &[Effect],
-    ) -> Result<Option<(AccessRequest, Vec<Outcome>)>, Error> {
+    ) -> Result<Option<(Arc<AccessRequest>, Vec<Outcome>)>, Error> {
         let mut removal = pin!(self.enact(object, effects));
         let early = tokio::time::timeout(SHOWN_AFTER, &mut removal).await;
         let (written, outcomes) = if let Ok(outcomes) = early {

@@ -169,7 +169,7 @@ impl Context {
             let Some(grant) = request.grant() else { continue };
             if request.phase() == Some(Phase::Active)
                 && later(grant.starts_at.0, FRESH) < now
-                && let Some(holder) = self.holder(&Request::parse(request))
+                && let Some(holder) = self.holder(request.subject())
             {
                 let key = format!("{} {}", holder.realm_id, holder.user_id);
                 live.entry(key).or_insert_with(|| (holder, Vec::new())).1.push(request.clone());
@@ -254,7 +254,9 @@ impl Context {
         began: Instant,
     ) -> Result<(), keycloak::Error> {
         let parsed = Request::parse(request);
-        let (Some(holder), Some(ended)) = (self.holder(&parsed), ended_at(request)) else { return Ok(()) };
+        let (Some(holder), Some(ended)) = (self.holder(parsed.status.subject.as_ref()), ended_at(request)) else {
+            return Ok(());
+        };
         if !realm.is_the_one_of(&holder, began).await? {
             return Ok(());
         }

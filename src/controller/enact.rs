@@ -19,22 +19,21 @@ use crate::{
 impl Context {
     /// Carries out effects, and says what became of those whose outcome matters.
     pub async fn enact(&self, object: &AccessRequest, effects: &[Effect]) -> Result<Vec<Outcome>, Error> {
-        let request = Request::parse(object);
         let mut outcomes = Vec::new();
         let (mut hand_overs, mut in_keycloak) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
-                Effect::RemoveFinalizer => self.index.put(report::finalizer(self, object, false).await?),
+                Effect::RemoveFinalizer => drop(self.index.put(report::finalizer(self, object, false).await?)),
                 Effect::HandOver { target, to } => hand_overs.push((target, to)),
                 Effect::Record { digest, until } => {
                     self.leadership.may_give().map_err(|error| Error::WriteRecord(error.into()))?;
-                    self.record.put(digest, &request, *until).await.map_err(Error::WriteRecord)?;
+                    self.record.put(digest, &Request::parse(object), *until).await.map_err(Error::WriteRecord)?;
                 }
                 // The finalizer is on by now. Sessions may take long: whoever is alone with the subject does not wait for them.
                 Effect::AddFinalizer | Effect::EndSessions { .. } => {}
-                Effect::AskForActions(actions) => outcomes.push(self.ask_for_actions(&request, actions).await),
+                Effect::AskForActions(actions) => outcomes.push(self.ask_for_actions(object.subject(), actions).await),
                 Effect::Map(target) | Effect::Confirm(target) | Effect::Unmap(target) => {
-                    in_keycloak.push(self.in_keycloak(&request, effect, target));
+                    in_keycloak.push(self.in_keycloak(object.subject(), effect, target));
                 }
             }
         }
@@ -52,11 +51,11 @@ impl Context {
         Ok(outcomes)
     }
 
-    async fn in_keycloak(&self, request: &Request, effect: &Effect, target: &TargetStatus) -> Outcome {
-        let holder = self.holder(request);
+    async fn in_keycloak(&self, subject: Option<&PinnedSubject>, effect: &Effect, target: &TargetStatus) -> Outcome {
+        let holder = self.holder(subject);
         // As it is before anything is sent: what arrives after this may come to nothing before anybody looks at it.
         let travelling = holder.as_ref().and_then(|holder| self.settling.travelling(holder).remove(&target.id));
-        let done = match (&request.status.subject, holder) {
+        let done = match (subject, holder) {
             (Some(subject), Some(holder)) => Box::pin(self.write(subject, &holder, effect, target)).await,
             (_, _) => Err("the request has no subject".into()),
         };
@@ -113,8 +112,7 @@ impl Context {
     }
 
     /// Has Keycloak ask the subject for required actions.
-    async fn ask_for_actions(&self, request: &Request, actions: &BTreeSet<String>) -> Outcome {
-        let subject = request.status.subject.as_ref();
+    async fn ask_for_actions(&self, subject: Option<&PinnedSubject>, actions: &BTreeSet<String>) -> Outcome {
         let realm = subject.and_then(|subject| Some((self.realms.get(&subject.realm)?, &subject.user_id)));
         let result = match realm {
             None => OutcomeResult::Failed("the subject's realm is not in the operator's configuration".into()),

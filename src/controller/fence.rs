@@ -28,7 +28,7 @@ impl Context {
 
     /// The other requests of a request's subject that have to be fenced before anything is done.
     pub fn unfenced_others(&self, request: &Request) -> Vec<Known> {
-        let Some(holder) = self.holder(request) else { return Vec::new() };
+        let Some(holder) = self.holder(request.status.subject.as_ref()) else { return Vec::new() };
         let unfenced = |known: &Known| {
             let uid = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid);
             // What is known here only has nothing that could be written, and would be waited for in vain.
@@ -36,7 +36,7 @@ impl Context {
                 can_change(known)
                     && !self.index.is_fenced(uid)
                     && !self.index.is_vanished(uid)
-                    && self.holder(&Request::parse(&known.stored)).as_ref() == Some(&holder)
+                    && self.holder(known.stored.subject()).as_ref() == Some(&holder)
             })
         };
         self.index.known_of(&holder.user_id).into_iter().filter(unfenced).collect()

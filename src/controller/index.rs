@@ -160,18 +160,20 @@ impl Index {
 
     /// Remembers what a write of ours answered, or a read that was newer than the watch.
     /// A status that is ours is remembered at once: somebody may write over it before anybody looks.
-    pub fn put(&self, mut request: AccessRequest) {
-        let Some(uid) = request.metadata.uid.clone() else { return };
+    pub fn put(&self, mut request: AccessRequest) -> Arc<AccessRequest> {
         request.metadata.managed_fields = None;
+        let request = Arc::new(request);
+        let Some(uid) = request.metadata.uid.clone() else { return request };
         self.by_user.add(&request);
         let was_over = self.was_over(&uid);
         let mut memories = self.memories();
         let memory = memories.entry(uid).or_default();
         if memory.newer.as_ref().is_none_or(|known| version(known) < version(&request)) {
-            let request = Arc::new(request);
             memory.newer = Some(request.clone());
-            memory.judge(&self.keyring, request, self.ahead(), was_over);
+            memory.judge(&self.keyring, request.clone(), self.ahead(), was_over);
         }
+        drop(memories);
+        request
     }
 
     /// Remembers that a status was sent: it is ours when it is seen, also if the answer gets lost.

@@ -56,7 +56,7 @@ use kube::{
 use tokio::time::Instant;
 
 use crate::{
-    api::{AccessPolicy, AccessRequest, Phase},
+    api::{AccessPolicy, AccessRequest, Phase, PinnedSubject},
     domain::{Request, TAKEN_AWAY, conditions::Reason, duration::later},
     guard::{Guard, InForce, Keyring, NotInForce},
     keycloak::Reach,
@@ -179,9 +179,9 @@ struct Others {
 type KnownPolicy = Option<(Option<String>, Option<String>)>;
 
 impl Context {
-    /// Whose holdings a request is about, once that is known.
-    fn holder(&self, request: &Request) -> Option<Holder> {
-        let subject = request.status.subject.as_ref()?;
+    /// Whose holdings a request with this subject is about, once that is known.
+    fn holder(&self, subject: Option<&PinnedSubject>) -> Option<Holder> {
+        let subject = subject?;
         let here = self.realms.get(&subject.realm).map(|realm| &realm.config);
         let url = match (&subject.url, here) {
             (Some(url), Some(here)) if !here.is_of_server(url) => url,

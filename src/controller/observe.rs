@@ -78,7 +78,10 @@ impl Context {
             record: None,
             clocks: None,
             siblings,
-            travelling: self.holder(request).map(|holder| self.settling.travelling(&holder)).unwrap_or_default(),
+            travelling: self
+                .holder(request.status.subject.as_ref())
+                .map(|holder| self.settling.travelling(&holder))
+                .unwrap_or_default(),
             missing: self.found.missing(&request.uid),
             released: self.release.reason(request),
             token_lifespan: None,
@@ -224,13 +227,15 @@ impl Context {
 
     /// The other requests for the same Keycloak user that are not final.
     pub fn siblings(&self, request: &Request) -> Vec<Request> {
-        let Some(subject) = self.holder(request) else { return Vec::new() };
+        let Some(subject) = self.holder(request.status.subject.as_ref()) else { return Vec::new() };
         let open = |other: &Arc<AccessRequest>| !other.phase().is_some_and(Phase::is_final);
         let known = self.index.known_of(&subject.user_id).into_iter();
         known
             .filter(|known| known.trusted.as_ref().is_some_and(open))
             .filter_map(|known| known.as_trusted())
-            .filter(|other| other.uid != request.uid && self.holder(other).as_ref() == Some(&subject))
+            .filter(|other| {
+                other.uid != request.uid && self.holder(other.status.subject.as_ref()).as_ref() == Some(&subject)
+            })
             .collect()
     }
 

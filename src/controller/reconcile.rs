@@ -48,7 +48,7 @@ pub async fn reconcile(request: Arc<AccessRequest>, context: Arc<Context>) -> Re
 struct Step {
     decision: Decision,
     /// The request as it was decided on, with what was written since.
-    recorded: AccessRequest,
+    recorded: Arc<AccessRequest>,
     outcomes: Vec<Outcome>,
 }
 
@@ -84,14 +84,15 @@ impl Context {
                 return Ok(Wait(waits));
             }
             let named = Box::pin(self.named(&known)).await?;
-            let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(&request));
+            let subject =
+                known.believed(named.as_ref()).and_then(|(request, _)| self.holder(request.status.subject.as_ref()));
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
             let alone = self.locks.lock(subject.as_ref()).await;
             if self.index.is_done(request.metadata.uid.as_deref().unwrap_or_default()) {
                 return Ok(Wait(None));
             }
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
-            if self.holder(&believed) != subject {
+            if self.holder(believed.status.subject.as_ref()) != subject {
                 continue;
             }
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
@@ -139,7 +140,7 @@ impl Context {
     async fn step(
         &self,
         request: &Request,
-        object: &AccessRequest,
+        object: &Arc<AccessRequest>,
         outcomes: Vec<Outcome>,
         held_up: bool,
     ) -> Result<Option<Step>, Error> {
@@ -263,11 +264,10 @@ impl Context {
 
     /// The request with our finalizer, as it is stored now, and otherwise as it was decided on. `None` if somebody else wrote in
     /// between: look and decide again.
-    async fn put_finalizer_on(&self, object: &AccessRequest) -> Result<Option<AccessRequest>, Error> {
+    async fn put_finalizer_on(&self, object: &AccessRequest) -> Result<Option<Arc<AccessRequest>>, Error> {
         match report::finalizer(self, object, true).await {
-            Ok(mut written) => {
-                written.metadata.managed_fields = None;
-                self.index.put(written.clone());
+            Ok(written) => {
+                let written = self.index.put(written);
                 let is_on = written.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
                 if is_on { Ok(Some(written)) } else { Err(Error::WriteFinalizer(ApiError::NotAsSent)) }
             }

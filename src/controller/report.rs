@@ -1,6 +1,6 @@
 //! Says what was decided: status, finalizer, Events, one log line for each change of phase.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -39,7 +39,7 @@ pub async fn status(
     request: &AccessRequest,
     status: &AccessRequestStatus,
     urgency: Urgency,
-) -> Result<AccessRequest, ApiError> {
+) -> Result<Arc<AccessRequest>, ApiError> {
     let uid = request.metadata.uid.as_deref().unwrap_or_default();
     // What is known here only is not sent anywhere.
     let turn = if context.index.is_vanished(uid) { None } else { Some(context.writes.turn(urgency).await?) };
@@ -50,7 +50,7 @@ pub async fn status(
     let (false, Some(turn)) = (context.index.keep(&object), turn) else {
         // Nothing can change it, but what was sent to Keycloak for it may still be on its way.
         context.acknowledged(request, status);
-        return Ok(object);
+        return Ok(Arc::new(object));
     };
     context.index.sends(&object);
     let api: Api<AccessRequest> = Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
@@ -64,7 +64,7 @@ pub async fn status(
             return Err(error);
         }
     };
-    context.index.put(written.clone());
+    let written = context.index.put(written);
     context.acknowledged(request, status);
     let sealed = written.status.as_ref().is_some_and(|status| context.keyring.verify(uid, status));
     if sealed { Ok(written) } else { Err(ApiError::NotAsSent) }

@@ -155,7 +155,7 @@ impl Context {
     }
 
     fn inherit(&self, request: &Request) {
-        let Some(holder) = self.holder(request) else { return };
+        let Some(holder) = self.holder(request.status.subject.as_ref()) else { return };
         let realm = request.status.subject.as_ref().map(|subject| subject.realm.as_str()).unwrap_or_default();
         let until = self.settling.inherited(self.settling_time(realm));
         let targets = request.status.grant.iter().flat_map(|grant| &grant.targets);
