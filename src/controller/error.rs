@@ -123,9 +123,9 @@ impl ApiError {
         self.code() == Some(409)
     }
 
-    /// The API server does not take it, and will not take it later: it, or somebody whom it asks.
+    /// The API server, or somebody whom it asks, does not take it, though nobody else wrote in between.
     pub fn is_refused(&self) -> bool {
-        matches!(self, Self::NotAsSent) || self.code().is_some_and(|code| matches!(code, 400 | 403 | 422))
+        matches!(self, Self::NotAsSent) || self.code().is_some_and(|code| !matches!(code, 404 | 409 | 429))
     }
 
     /// Whether the write may have been carried out, or may yet be.

@@ -61,7 +61,7 @@ impl Context {
         let seen = Box::pin(self.policy_for(request, needs, now, began));
         let ahead = Box::pin(self.look_ahead(request, needs, began));
         let (seen, ahead) = match select(seen, ahead).await {
-            Either::Left((Ok(seen), ahead)) if matches!(seen.view, PolicyView::Ready(_)) => (seen, ahead.await),
+            Either::Left((Ok(seen), ahead)) if self.is_as_shown(&seen.view) => (seen, ahead.await),
             Either::Left((seen, _)) => (seen?, None),
             Either::Right((ahead, seen)) => (seen.await?, ahead),
         };
@@ -137,6 +137,14 @@ impl Context {
             }
         }
         Ok(observed)
+    }
+
+    /// Whether a policy that can be used is the one that the watch has shown.
+    fn is_as_shown(&self, view: &PolicyView) -> bool {
+        let PolicyView::Ready(policy) = view else { return false };
+        self.policies.get(&ObjectRef::new(&policy.name)).is_some_and(|shown| {
+            shown.metadata.uid.as_ref() == Some(&policy.uid) && shown.metadata.generation == Some(policy.generation)
+        })
     }
 
     /// What the policy, as the watch has shown it, wants to be known of Keycloak: it is asked while the API server is asked for the

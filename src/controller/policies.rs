@@ -164,7 +164,7 @@ impl Context {
                 let (Examined { mut problems, rosters, .. }, now) = tokio::join!(examined, now);
                 let groups = match now {
                     Ok((groups, may_not_manage)) => {
-                        problems.extend(may_not_manage);
+                        problems.extend(may_not_manage.filter(|problem| !problems.contains(problem)));
                         groups
                     }
                     Err(missing) => {

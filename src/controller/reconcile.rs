@@ -52,6 +52,10 @@ struct Step {
     outcomes: Vec<Outcome>,
 }
 
+fn gives(effect: &Effect) -> bool {
+    matches!(effect, Effect::Map(_) | Effect::Confirm(_))
+}
+
 /// Whether something was done, and all of it.
 pub fn is_done(outcomes: &[Outcome]) -> bool {
     !outcomes.is_empty() && !outcomes.iter().any(Outcome::has_failed)
@@ -185,21 +189,16 @@ impl Context {
             return Ok(gone.map(|(recorded, outcomes)| Step { decision, recorded, outcomes }));
         }
         let decided_on = object;
-        let with_finalizer = if decision.effects.contains(&Effect::AddFinalizer) {
-            match Box::pin(self.put_finalizer_on(object)).await {
-                // That it is agreed is put on record all the same.
-                Err(Error::WriteFinalizer(error)) if error.is_refused() && request.phase() == Some(Phase::Pending) => {
-                    observed.targets = None;
-                    decision = domain::decide(request, &observed, now);
-                    None
-                }
-                Ok(None) => return Ok(None),
-                on => on?,
+        let with_finalizer = Box::pin(self.put_finalizer_on(object, &decision.effects)).await?;
+        let Some((object, mut not_on)) = with_finalizer else { return Ok(None) };
+        // Nothing is given without it. That it is agreed is put on record all the same, and so is what else there is to say.
+        if let Some(error) = not_on.take_if(|_| decision.effects.iter().any(gives)) {
+            if !error.is_refused() || request.phase() != Some(Phase::Pending) {
+                return Err(Error::WriteFinalizer(error));
             }
-        } else {
-            None
-        };
-        let object = with_finalizer.as_ref().unwrap_or(object);
+            observed.targets = None;
+            decision = domain::decide(request, &observed, now);
+        }
         let mut recorded = object.clone();
         // It is fenced itself by what is written anyhow, or else by a write that says nothing new. What is proved gone is not
         // taken once more by whoever cannot write that: somebody else may lead, and may have given it.
@@ -213,7 +212,7 @@ impl Context {
         if let Some(status) = decision.status.as_deref().or(fenced.as_ref()) {
             // What could not be removed is tried again once that is said: it does not wait behind what is gone.
             let urgency = if ends && not_removed && !removes { Urgency::Failure } else { urgency };
-            match report::status(self, object, status, urgency).await {
+            match report::status(self, &object, status, urgency).await {
                 Ok(written) => {
                     report::announce(self, decided_on, &written);
                     recorded = written;
@@ -223,22 +222,25 @@ impl Context {
                 }
                 Err(error) if error.is_conflict() => {
                     // What cannot be read, is gone, or is written by others all the time keeps nothing from going that is due.
-                    let there = self.read_again(object).await;
+                    let there = self.read_again(&object).await;
                     if held_up || !matches!(there, Ok(true)) {
-                        let _ = Box::pin(self.remove_all_the_same(object, removals)).await;
+                        let _ = Box::pin(self.remove_all_the_same(&object, removals)).await;
                     }
                     return if there? { Ok(None) } else { Err(Error::Gone) };
                 }
                 Err(error) => {
-                    let gone = Box::pin(self.remove_all_the_same(object, removals)).await;
+                    let gone = Box::pin(self.remove_all_the_same(&object, removals)).await;
                     return Err(if gone { Error::WriteStatus(error) } else { Error::NotRemoved(error) });
                 }
             }
         }
+        if let Some(error) = not_on {
+            return Err(Error::WriteFinalizer(error));
+        }
         let effects = self.in_time(&recorded, &decision.effects);
         let outcomes = match Box::pin(self.enact(&recorded, &effects)).await {
             Err(Error::WriteFinalizer(error)) if error.is_conflict() => {
-                return if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) };
+                return if self.read_again(&object).await? { Ok(None) } else { Err(Error::Gone) };
             }
             // It is gone: nothing is left to write.
             Err(Error::WriteFinalizer(error)) if error.is_not_found() => Vec::new(),
@@ -256,24 +258,31 @@ impl Context {
 
     /// What is still to be done: nothing is given any more whose time was up before it could be recorded.
     fn in_time<'a>(&self, recorded: &AccessRequest, effects: &'a [Effect]) -> Cow<'a, [Effect]> {
-        let gives = |effect: &Effect| matches!(effect, Effect::Map(_) | Effect::Confirm(_));
         let deadline = recorded.grant().map(|grant| grant.deadline.0);
         let is_late = effects.iter().any(gives) && deadline.is_some_and(|due| self.until(recorded, due).is_zero());
         if is_late { effects.iter().filter(|effect| !gives(effect)).cloned().collect() } else { effects.into() }
     }
 
-    /// The request with our finalizer, as it is stored now, and otherwise as it was decided on. `None` if somebody else wrote in
-    /// between: look and decide again.
-    async fn put_finalizer_on(&self, object: &AccessRequest) -> Result<Option<Arc<AccessRequest>>, Error> {
+    /// Puts our finalizer on, if that is among the effects: the request as it is stored then, otherwise as it was decided on, and
+    /// why it is not on, if so. `None` if somebody else wrote in between: look and decide again.
+    async fn put_finalizer_on(
+        &self,
+        object: &Arc<AccessRequest>,
+        effects: &[Effect],
+    ) -> Result<Option<(Arc<AccessRequest>, Option<ApiError>)>, Error> {
+        if !effects.contains(&Effect::AddFinalizer) {
+            return Ok(Some((object.clone(), None)));
+        }
         match report::finalizer(self, object, true).await {
             Ok(written) => {
                 let written = self.index.put(written);
                 let is_on = written.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-                if is_on { Ok(Some(written)) } else { Err(Error::WriteFinalizer(ApiError::NotAsSent)) }
+                Ok(Some((written, (!is_on).then_some(ApiError::NotAsSent))))
             }
             Err(Error::WriteFinalizer(error)) if error.is_conflict() || error.is_not_found() => {
                 if self.read_again(object).await? { Ok(None) } else { Err(Error::Gone) }
             }
+            Err(Error::WriteFinalizer(error)) => Ok(Some((object.clone(), Some(error)))),
             Err(error) => Err(error),
         }
     }

@@ -286,7 +286,7 @@ impl Guard {
         let Some(live) = answered(api.get_opt(&shipped.name), &object).await? else {
             return if shipped.role == Role::Stamp { Ok(None) } else { Err(NotInForce::Missing { object }) };
         };
-        let found = is_as_shipped(shipped, live)?;
+        let found = is_as_shipped(shipped, live).inspect_err(|_| drop(self.compared().remove(&object)))?;
         self.compared().insert(object, Compared::from(&found));
         Ok(Some(version(&found)))
     }

@@ -358,8 +358,8 @@ impl<'a> Draft<'a> {
         self.goes(Phase::Approved, &reason, Vec::new(), next)
     }
 
-    /// What is given in the same step as it is agreed: everything was just asked, of the subject that was pinned before, and
-    /// nothing has to be waited for. What stands in the way otherwise is found and said once it is Approved.
+    /// What may be given in the same step as it is agreed: everything was just asked, of the subject that was pinned before. What
+    /// stands in the way otherwise is found and said once it is Approved.
     fn can_go_on(&self, policy: &Policy) -> Option<&'a [Resolved]> {
         let Some(Ok(targets)) = &self.observed.targets else { return None };
         let free = self.request.phase() == Some(Phase::Pending)
