@@ -1,14 +1,18 @@
 //! Access is given: to whom, what of it, and from when on.
 
-use hallpass::api::{AccessRequestStatus, Phase, TargetState};
+use hallpass::api::{AccessRequest, AccessRequestStatus, FINALIZER, Phase, TargetState};
 use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
 use crate::{
     keycloak_admin::unique,
     people::Person,
     request::{Request, condition},
-    world::World,
+    world::{World, file},
 };
 
 /// All that names can hold and URLs cannot.
@@ -245,13 +249,69 @@ async fn approved_now_and_active_at_not_before() {
     let message = request.says(Phase::Approved, "WaitingForStart").await;
     assert!(message.contains(&start.to_string()), "{message}");
     assert!(Timestamp::now() < start, "approved long before it starts");
+    assert!(request.get().await.finalizers().is_empty(), "what has given nothing can be deleted, whoever is there");
     assert!(!w.keycloak.has(&alice.user, &role).await);
     let grant = request.reaches(Phase::Active).await.grant.unwrap();
     assert!(grant.starts_at.0 >= start, "{grant:?}");
+    assert_eq!(request.get().await.finalizers(), [FINALIZER]);
     assert_eq!(grant.deadline.0, grant.starts_at.0 + SignedDuration::from_secs(12), "the clock starts with the access");
     assert!(w.keycloak.has(&alice.user, &role).await);
     request.reaches(Phase::Expired).await;
     assert!(!w.keycloak.has(&alice.user, &role).await);
+    w.clean_up().await;
+}
+
+/// Keeps the operator's finalizer off all requests of a namespace: somebody else's rules.
+fn without_finalizers(name: &str, namespace: &str) -> String {
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["hallpass.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["accessrequests"],
+            }]},
+            "validations": [{"expression": format!("!('{FINALIZER}' in object.metadata.?finalizers.orValue([]))")}],
+        },
+    });
+    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": selector}},
+    });
+    format!("{policy}\n---\n{binding}\n")
+}
+
+#[tokio::test]
+async fn what_is_agreed_stays_so_while_somebody_keeps_the_finalizer_off_and_nothing_is_given() {
+    // given
+    let w = World::new().await;
+    let (alice, bob) = (w.person("alice").await, w.person("bob").await);
+    let role = w.keycloak.realm_role("admin").await;
+    let policy =
+        w.policy("oncall").realm_role("admin", &role.name).requester(&alice).stage("lead", 1, [&bob]).ready().await;
+    let request = alice.asks(&policy).lasting("10m").create().await.unwrap();
+    request.reaches(Phase::Pending).await;
+    let rules = file("rules", &without_finalizers(&unique("foreign"), &w.namespace));
+    let rules = rules.to_str().unwrap();
+    assert!(w.kubectl(&["apply", "--filename", rules]).await.status.success());
+    let requests: Api<AccessRequest> = request.api(w.operator_account().await);
+    let on = Patch::Merge(json!({"metadata": {"finalizers": [FINALIZER]}}));
+    let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };
+    w.until("it is kept off", async || requests.patch(&request.name, &dry_run, &on).await.is_err()).await;
+    // when
+    bob.approves(&request, "lead").await.unwrap();
+    // then
+    let status = request.reaches(Phase::Approved).await;
+    assert_eq!(status.approved_by.as_deref(), Some(&*bob.username));
+    assert!(status.votes.iter().all(|vote| vote.counted) && status.grant.is_none(), "{status:?}");
+    assert!(!w.keycloak.has(&alice.user, &role).await);
+    // when
+    assert!(w.kubectl(&["delete", "--filename", rules]).await.status.success());
+    // then
+    request.reaches(Phase::Active).await;
+    assert!(w.keycloak.has(&alice.user, &role).await);
     w.clean_up().await;
 }
 
