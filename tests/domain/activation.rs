@@ -6,7 +6,7 @@ use hallpass::{
         Phase::{Activating, Approved, Denied, Pending, Rejected, Revoked, TimedOut},
         VoteDecision::{Approve, Deny},
     },
-    domain::{Guard, Next, OutcomeResult, TargetsError},
+    domain::{Guard, Next, Observed, OutcomeResult, TargetsError, decide},
 };
 
 use super::world::*;
@@ -88,6 +88,11 @@ fn what_stands_in_the_way_is_said_once_it_is_approved() {
         answer.is(Approved).does(&[]);
         assert!(answer.status().grant.is_none(), "{case}");
     }
+    // Whoever has looked all the same.
+    let later = voted().not_before(600).read();
+    let observed = Observed { targets: Some(Ok(Vec::new())), ..world.observed(&later) };
+    let status = decide(&later, &observed, at(0)).status.expect("news");
+    assert_eq!((status.phase, status.grant), (Some(Approved), None));
     asked = asked.wants_done(&["UPDATE_PASSWORD"]);
     let gated = super::world::world(&asked).decide(&request("fix").pending(&asked).voted(BOB, "lead"));
     gated.is(Approved).does(&[]);
