@@ -1,8 +1,8 @@
 //! The life of a request: from what was seen to what is written and done.
 //!
-//! The finalizer goes on first. Status is written before the other effects are carried out: an intent is recorded before Keycloak
-//! is touched, and what is found after a crash says what may have happened. Of what is due that is the deadline, so it is removed at once, and Revoking
-//! is written only if that does not do.
+//! The finalizer goes on first. Status is written before the other effects are carried out: an intent is recorded before
+//! Keycloak is touched, and what is found after a crash says what may have happened. Of what is due that is the deadline, so it
+//! is removed at once, and Revoking is written only if that does not do.
 
 mod ballot;
 mod drift;
@@ -168,8 +168,8 @@ pub fn needs(request: &Request, outcomes: &[Outcome], now: Timestamp, epoch: Opt
 /// Whether all that a live request lends is in place.
 fn is_in_place(request: &Request, outcomes: &[Outcome]) -> bool {
     let mapped = |target: &TargetStatus| {
-        let of_it = |outcome: &&Outcome| outcome.target == target.name && outcome.result == OutcomeResult::Mapped;
-        target.state == TargetState::Mapped || outcomes.iter().any(|outcome| of_it(&outcome))
+        let mut mapped = outcomes.iter().filter(|outcome| outcome.result == OutcomeResult::Mapped);
+        target.state == TargetState::Mapped || mapped.any(|outcome| outcome.target == target.name)
     };
     match request.phase() {
         Some(Phase::Active) => true,
