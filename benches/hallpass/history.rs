@@ -9,7 +9,10 @@ use hallpass::{
 };
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, api::DeleteParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -146,6 +149,14 @@ async fn keys(w: &World) -> Keys {
 async fn forget(stage: &Stage) {
     stage.stops().await;
     stage.w.stack.forget_in_etcd(&stage.w.namespace, "copy-").await;
+    // The API server hears of it from etcd, one by one.
+    let requests = stage.w.requests();
+    let few = ListParams::default().limit(10);
+    let gone = async || {
+        let listed = requests.list_metadata(&few).await;
+        listed.is_ok_and(|listed| listed.items.iter().all(|request| !request.name_any().starts_with("copy-")))
+    };
+    stage.w.until_within(Duration::from_mins(5), "the copies are gone", gone).await;
     stage.starts().await;
 }
 
