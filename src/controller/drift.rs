@@ -147,7 +147,7 @@ impl Context {
     fn looks(&self, realm: &str, last: Timestamp, now: Timestamp, round: Duration) -> Looks {
         let all = self.index.all();
         let here = |request: &&Arc<AccessRequest>| {
-            let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
+            let subject = request.subject();
             subject.is_some_and(|subject| subject.realm == realm)
         };
         let mut live = Live::new();
@@ -254,7 +254,7 @@ impl Context {
         began: Instant,
     ) -> Result<(), keycloak::Error> {
         let parsed = Request::parse(request);
-        let (Some(holder), Some(ended)) = (self.holder(parsed.status.subject.as_ref()), ended_at(request)) else {
+        let (Some(holder), Some(ended)) = (self.holder(parsed.subject()), ended_at(request)) else {
             return Ok(());
         };
         if !realm.is_the_one_of(&holder, began).await? {
@@ -275,7 +275,7 @@ impl Context {
             }
             let by = who(realm, &holder.user_id, target, Change::Given, ended).await;
             let name = format!("{}/{}", parsed.namespace, parsed.name);
-            let subject = parsed.status.subject.as_ref().map(|subject| subject.username.as_str()).unwrap_or_default();
+            let subject = parsed.subject().map(|subject| subject.username.as_str()).unwrap_or_default();
             tracing::warn!(request = name, subject, target = target.display, by, "given again after the end");
             self.metrics.given_again();
             let message = format!(

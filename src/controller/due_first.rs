@@ -60,7 +60,7 @@ impl Context {
             let ending = |known: Known| {
                 let (request, _) = known.believed(None)?;
                 let over = request.phase().is_none_or(Phase::is_final);
-                let realm = request.status.subject.as_ref()?.realm.clone();
+                let realm = request.subject()?.realm.clone();
                 (!over && domain::is_ending(&request, now)).then_some((request.uid, realm))
             };
             let due: HashMap<_, _> = self.index.known().into_iter().filter_map(ending).collect();

@@ -28,7 +28,7 @@ impl Context {
 
     /// The other requests of a request's subject that have to be fenced before anything is done.
     pub fn unfenced_others(&self, request: &Request) -> Vec<Known> {
-        let Some(holder) = self.holder(request.status.subject.as_ref()) else { return Vec::new() };
+        let Some(holder) = self.holder(request.subject()) else { return Vec::new() };
         let unfenced = |known: &Known| {
             let uid = known.stored.metadata.uid.as_deref().filter(|uid| *uid != request.uid);
             // What is known here only has nothing that could be written, and would be waited for in vain.

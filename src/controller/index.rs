@@ -335,7 +335,7 @@ impl Index {
     pub fn known_of(&self, user: &str) -> Vec<Known> {
         let stored = self.by_user.of(user).iter().filter_map(|request| self.store.get(request)).collect();
         self.know_those(stored, |request| {
-            let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
+            let subject = request.subject();
             subject.is_some_and(|subject| subject.user_id == user)
         })
     }

@@ -58,12 +58,21 @@ impl Context {
     ) -> Result<Observed, Error> {
         let began = Instant::now();
         let recently = began.checked_sub(RECENT).unwrap_or(began);
+        let shown = if needs.targets { self.shown_policy(&request.policy) } else { None };
+        let is_shown = |seen: &Seen| match (&seen.view, &shown) {
+            (PolicyView::Ready(policy), Some(shown)) => policy.pin() == shown.pin(),
+            (_, _) => false,
+        };
         let seen = Box::pin(self.policy_for(request, needs, now, began));
-        let ahead = Box::pin(self.look_ahead(request, needs, began));
+        let ahead = Box::pin(self.look_ahead(shown.as_ref(), request, needs, began));
         let (seen, ahead) = match select(seen, ahead).await {
-            Either::Left((Ok(seen), ahead)) if self.is_as_shown(&seen.view) => (seen, ahead.await),
+            Either::Left((Ok(seen), ahead)) if is_shown(&seen) => (seen, ahead.await),
             Either::Left((seen, _)) => (seen?, None),
-            Either::Right((ahead, seen)) => (seen.await?, ahead),
+            Either::Right((ahead, seen)) => {
+                let seen = seen.await?;
+                let ahead = ahead.filter(|_| is_shown(&seen));
+                (seen, ahead)
+            }
         };
         let Seen { view, groups, rosters } = seen;
         let mut observed = Observed {
@@ -79,7 +88,7 @@ impl Context {
             clocks: None,
             siblings,
             travelling: self
-                .holder(request.status.subject.as_ref())
+                .holder(request.subject())
                 .map(|holder| self.settling.travelling(&holder))
                 .unwrap_or_default(),
             missing: self.found.missing(&request.uid),
@@ -107,8 +116,8 @@ impl Context {
         let id = async { if gives { Some(realm.id(since(&request.requester)).await) } else { None } };
         let give = async {
             match ahead {
-                Some((known, give)) if (&known.uid, known.generation) == (&policy.uid, policy.generation) => give,
-                Some(_) | None => Box::pin(self.what_to_give(realm, &policy, request, needs, began)).await,
+                None => Box::pin(self.what_to_give(realm, &policy, request, needs, began)).await,
+                give => give,
             }
         };
         let (give, people, id) = tokio::join!(give, ask(&needs.people), id);
@@ -139,31 +148,33 @@ impl Context {
         Ok(observed)
     }
 
-    /// Whether a policy that can be used is the one that the watch has shown.
-    fn is_as_shown(&self, view: &PolicyView) -> bool {
-        let PolicyView::Ready(policy) = view else { return false };
-        self.policies.get(&ObjectRef::new(&policy.name)).is_some_and(|shown| {
-            shown.metadata.uid.as_ref() == Some(&policy.uid) && shown.metadata.generation == Some(policy.generation)
-        })
+    /// A policy as the watch has shown it, if it could stand.
+    fn shown_policy(&self, name: &str) -> Option<Policy> {
+        Policy::parse(self.policies.get(&ObjectRef::new(name))?.as_ref()).ok()
     }
 
     /// What the policy, as the watch has shown it, wants to be known of Keycloak: it is asked while the API server is asked for the
     /// policy, and counts if it is still the same. Who waits for access waits for the longer of the two.
-    async fn look_ahead(&self, request: &Request, needs: &Needs, began: Instant) -> Option<(Policy, Option<Give>)> {
-        let policy = self.policies.get(&ObjectRef::new(&request.policy)).filter(|_| needs.targets)?;
-        let policy = Policy::parse(&policy).ok()?;
-        let realm = self.realm_of(&policy).ok()?;
+    async fn look_ahead(
+        &self,
+        shown: Option<&Policy>,
+        request: &Request,
+        needs: &Needs,
+        began: Instant,
+    ) -> Option<Give> {
+        let policy = shown?;
+        let realm = self.realm_of(policy).ok()?;
         let names = needs.people.iter().map(|name| (name.clone(), began)).collect();
         // Their answers are found where they are asked for.
         let people = async {
-            if let Ok(groups) = realm.groups(&policy, began).await {
+            if let Ok(groups) = realm.groups(policy, began).await {
                 realm.people(&names, &groups).await;
             }
         };
-        let give = self.what_to_give(realm, &policy, request, needs, began);
+        let give = self.what_to_give(realm, policy, request, needs, began);
         // What asks latest comes first: the others use its answers.
         let (give, (), _) = tokio::join!(give, people, realm.id(began));
-        Some((policy, give))
+        give
     }
 
     /// What somebody who is to get something has done, what it is, and how long it could be used; nothing if that is not to be
@@ -181,7 +192,7 @@ impl Context {
         }
         let mut give = Give { account: None, targets: None, lifespan: None };
         if !policy.required_actions.is_empty() {
-            let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
+            let user = request.subject().map(|subject| subject.user_id.as_str()).unwrap_or_default();
             give.account = Some(realm.account_of(user).await.map_err(|error| error.to_string()));
         }
         let passes = |account| domain::actions_are_done(request, policy, account);
@@ -195,7 +206,7 @@ impl Context {
 
     /// How long access tokens live in the realm in which something was taken away.
     async fn lifespan_at_the_end(&self, request: &Request) -> Option<Result<Duration, String>> {
-        let realm = self.realms.get(&request.status.subject.as_ref()?.realm)?;
+        let realm = self.realms.get(&request.subject()?.realm)?;
         Some(realm.lifespan_at_the_end().await)
     }
 
@@ -235,15 +246,13 @@ impl Context {
 
     /// The other requests for the same Keycloak user that are not final.
     pub fn siblings(&self, request: &Request) -> Vec<Request> {
-        let Some(subject) = self.holder(request.status.subject.as_ref()) else { return Vec::new() };
+        let Some(subject) = self.holder(request.subject()) else { return Vec::new() };
         let open = |other: &Arc<AccessRequest>| !other.phase().is_some_and(Phase::is_final);
         let known = self.index.known_of(&subject.user_id).into_iter();
         known
             .filter(|known| known.trusted.as_ref().is_some_and(open))
             .filter_map(|known| known.as_trusted())
-            .filter(|other| {
-                other.uid != request.uid && self.holder(other.status.subject.as_ref()).as_ref() == Some(&subject)
-            })
+            .filter(|other| other.uid != request.uid && self.holder(other.subject()).as_ref() == Some(&subject))
             .collect()
     }
 
@@ -256,7 +265,7 @@ impl Context {
         not_before: Instant,
     ) -> Result<Vec<Resolved>, TargetsError> {
         let mut problems = self.make_approvers(policy, realm);
-        let user = request.status.subject.as_ref().map(|subject| subject.user_id.as_str()).unwrap_or_default();
+        let user = request.subject().map(|subject| subject.user_id.as_str()).unwrap_or_default();
         let wanted = || policy.wanted(&request.grants);
         // Whether they may be lent is asked beside whether the person has them.
         let held = join_all(wanted().map(async |grant| {

@@ -96,7 +96,7 @@ impl Context {
         let now = Timestamp::now();
         let failed = self.failed_last();
         let waits = |request: &AccessRequest| {
-            let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
+            let subject = request.subject();
             let pinned = subject.map(|subject| subject.realm.as_str());
             let failed = request.metadata.uid.as_ref().is_some_and(|uid| failed.contains(uid));
             failed && (pinned == Some(realm) || self.is_in_realm(&request.spec.policy_name, realm))

@@ -88,15 +88,14 @@ impl Context {
                 return Ok(Wait(waits));
             }
             let named = Box::pin(self.named(&known)).await?;
-            let subject =
-                known.believed(named.as_ref()).and_then(|(request, _)| self.holder(request.status.subject.as_ref()));
+            let subject = known.believed(named.as_ref()).and_then(|(request, _)| self.holder(request.subject()));
             // Whoever decides on a subject's holdings is alone: an intent is seen by the next one.
             let alone = self.locks.lock(subject.as_ref()).await;
             if self.index.is_done(request.metadata.uid.as_deref().unwrap_or_default()) {
                 return Ok(Wait(None));
             }
             let Some((believed, object)) = self.index.newest(request).believed(named.as_ref()) else { continue };
-            if self.holder(believed.status.subject.as_ref()) != subject {
+            if self.holder(believed.subject()) != subject {
                 continue;
             }
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.

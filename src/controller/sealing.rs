@@ -230,8 +230,7 @@ impl Context {
     }
 
     async fn seal_again(&self, request: &Arc<AccessRequest>, key: &str) -> Result<(), Error> {
-        let holder =
-            |known: &Known| known.believed(None).and_then(|(request, _)| self.holder(request.status.subject.as_ref()));
+        let holder = |known: &Known| known.believed(None).and_then(|(request, _)| self.holder(request.subject()));
         let _alone = self.locks.lock(holder(&self.index.newest(request)).as_ref()).await;
         let known = self.index.newest(request);
         let Some(status) = known.stored.status.as_ref().filter(|_| is_sealed_otherwise(&known, key)) else {

@@ -155,8 +155,8 @@ impl Context {
     }
 
     fn inherit(&self, request: &Request) {
-        let Some(holder) = self.holder(request.status.subject.as_ref()) else { return };
-        let realm = request.status.subject.as_ref().map(|subject| subject.realm.as_str()).unwrap_or_default();
+        let Some(holder) = self.holder(request.subject()) else { return };
+        let realm = request.subject().map(|subject| subject.realm.as_str()).unwrap_or_default();
         let until = self.settling.inherited(self.settling_time(realm));
         let targets = request.status.grant.iter().flat_map(|grant| &grant.targets);
         for target in targets.filter(|target| !target.pre_existing) {

@@ -71,7 +71,7 @@ impl Context {
     pub fn tell_of_the_vanished(&self) {
         for request in self.index.left_of_the_vanished() {
             let name = format!("{}/{}", request.namespace().unwrap_or_default(), request.name_any());
-            let subject = request.status.as_ref().and_then(|status| status.subject.as_ref());
+            let subject = request.subject();
             let subject = subject.map(|subject| subject.username.as_str()).unwrap_or_default();
             let targets = request.grant().map(|grant| grant.targets.as_slice()).unwrap_or_default();
             let targets: Vec<_> = targets.iter().map(|target| target.display.as_str()).collect();

@@ -103,6 +103,11 @@ pub enum SignalKind {
 }
 
 impl Request {
+    /// Who gets the access, once that is known.
+    pub fn subject(&self) -> Option<&api::PinnedSubject> {
+        self.status.subject.as_ref()
+    }
+
     /// Reads a request.
     pub fn parse(request: &api::AccessRequest) -> Self {
         // A new field that nobody reads here must not compile: it would be ignored silently.
