@@ -55,6 +55,8 @@ mod results;
 mod scene;
 #[path = "hallpass/sick.rs"]
 mod sick;
+#[path = "hallpass/sign_in.rs"]
+mod sign_in;
 #[path = "hallpass/stage.rs"]
 mod stage;
 #[path = "../tests/scenarios/world.rs"]
@@ -62,8 +64,8 @@ mod world;
 
 use stage::{Limits, Stage};
 
-const ALL: [&str; 8] =
-    ["one-grant", "mass-end", "mass-start", "idle", "realm-size", "admission", "sick-keycloak", "history"];
+const ALL: [&str; 9] =
+    ["one-grant", "mass-end", "sign-in", "mass-start", "idle", "realm-size", "admission", "sick-keycloak", "history"];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -83,6 +85,7 @@ async fn main() {
         match *name {
             "one-grant" => one_grant::run(&mut stage).await,
             "mass-end" => mass_end::run(&mut stage).await,
+            "sign-in" => sign_in::run(&mut stage).await,
             "mass-start" => mass_start::run(&mut stage).await,
             "idle" => idle::run(&mut stage).await,
             "realm-size" => realm_size::run(&mut stage).await,

@@ -89,13 +89,18 @@ func (s *stack) startOperator() error {
 		_, err := s.start(program{
 			name: operator,
 			args: []string{binary, "run", "--config", s.path("hallpass.yaml"), "--listen", fmt.Sprintf("127.0.0.1:%d", s.Ports.Operator)},
-			env:  []string{"KUBECONFIG=" + s.path("config", "operator.kubeconfig")},
+			// GLIBC_TUNABLES as in the image: see release/image.go.
+			env: []string{
+				"KUBECONFIG=" + s.path("config", "operator.kubeconfig"),
+				"GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072",
+			},
 		})
 		if err != nil {
 			return "", err
 		}
 		probe := s.operatorPeer()
-		return s.operatorURL() + "/readyz", s.waitFor([]string{operator}, time.Minute, probe.leads)
+		// With very many requests the first list takes a minute.
+		return s.operatorURL() + "/readyz", s.waitFor([]string{operator}, 5*time.Minute, probe.leads)
 	})
 }
 

@@ -155,15 +155,20 @@ async fn what_is_due_does_not_wait_for_a_look_at_another_request_of_the_same_per
 
 /// Whoever comes next would wait until the lease runs out, and for what may be on its way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_stopped_before_all_is_listed_hands_the_lease_back() {
+async fn before_all_is_listed_it_is_not_ready_and_who_is_stopped_hands_the_lease_back() {
     let stage = Stage::prepare(0).await;
-    for list in ["api GET accesspolicies", "api GET accessrequests"] {
+    for (list, awaited) in [
+        ("api GET accesspolicies", "all AccessPolicies are being listed"),
+        ("api GET accessrequests", "all AccessRequests are being listed"),
+    ] {
         let life = stage.script.enlist(Vec::new());
         stage.script.lasts(life, list, script::Fault::Hang(script::When::Before));
         let handed_back = || stage.operator.log_about("handed the lease back").len();
         let before = handed_back();
         stage.script.kill().await;
         stage.w.until(list, async || stage.script.is_hit(life)).await;
+        let (ready, health) = stage.operator.health().await.expect("an answer");
+        assert!(!ready && health.contains(&format!("[-] requests: {awaited}")), "{list} hangs: {health}");
         stage.operator.is_told_to_stop().await;
         assert_eq!(handed_back(), before + 1, "{list} hangs");
         stage.script.dismiss(life);

@@ -85,7 +85,7 @@ async fn round(stage: &Stage, shape: Shape) -> Round {
     let policy = policy.ready().await;
     let crowd = Crowd::of(&w.keycloak, people).await;
     let grants = people * roles;
-    let end = from_now(Duration::from_secs(20) + Duration::from_millis(150) * u32::try_from(grants).expect("few"));
+    let end = from_now(Duration::from_secs(20) + Duration::from_millis(100) * u32::try_from(grants).expect("few"));
     let wanted: Vec<(usize, usize)> = (0..people).flat_map(|i| (0..roles).map(move |j| (i, j))).collect();
     stream::iter(&wanted)
         .for_each_concurrent(8, async |(i, j)| {

@@ -17,8 +17,9 @@ use crate::{
     domain::{Decision, Effect, Outcome, Request},
 };
 
-/// What is due goes before its status says Revoking. If that takes longer than this, the status says so meanwhile.
-const SHOWN_AFTER: Duration = Duration::from_secs(2);
+/// What is due goes before its status says Revoking. If that takes longer than this, the status says so meanwhile: not earlier, since
+/// what ends together would wait for each other's statuses.
+const SHOWN_AFTER: Duration = Duration::from_secs(10);
 
 impl Context {
     /// The status that need not be written before what a request lent goes: its time is up, which is on record since the

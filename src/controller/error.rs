@@ -26,7 +26,7 @@ pub enum Error {
     FallsDue,
     /// The request makes no sense to this version.
     #[error("this version cannot read the request")]
-    Unreadable(#[source] serde_json::Error),
+    Unreadable(#[source] Arc<serde_json::Error>),
     /// The policy could not be read.
     #[error("cannot read policy {name}")]
     ReadPolicy {

@@ -41,7 +41,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -51,9 +51,12 @@ use jiff::Timestamp;
 use kube::{
     Client,
     api::ObjectMeta,
-    runtime::reflector::{ObjectRef, Store},
+    runtime::{
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     api::{AccessPolicy, AccessRequest, Phase, PinnedSubject},
@@ -92,6 +95,7 @@ pub struct Context {
     /// Whether this process may write: to be asked immediately before each write.
     leadership: Leadership,
     metrics: Arc<Metrics>,
+    listed: Listed,
     index: Index,
     policies: Store<AccessPolicy>,
     policy_reads: policies::Reads,
@@ -102,6 +106,8 @@ pub struct Context {
     found: drift::Found,
     release: Release,
     woken: mpsc::UnboundedSender<ObjectRef<AccessRequest>>,
+    /// Whether the process is told to stop.
+    stop: watch::Receiver<bool>,
     record: Record,
     writes: Arc<Writes>,
     due_first: DueFirst,
@@ -140,6 +146,33 @@ impl Locks {
             Ok(alone) => Some(alone),
             Err(_) => Some(lock.lock_owned().await),
         }
+    }
+}
+
+/// Whether all there is has been listed once: before that nobody looks at it.
+#[derive(Default)]
+struct Listed {
+    policies: AtomicBool,
+    requests: AtomicBool,
+}
+
+impl Listed {
+    fn follow_policies(&self, event: &watcher::Event<AccessPolicy>) {
+        self.policies.fetch_or(matches!(event, watcher::Event::InitDone), Ordering::Relaxed);
+    }
+
+    fn follow_requests(&self, event: &watcher::Event<AccessRequest>) {
+        self.requests.fetch_or(matches!(event, watcher::Event::InitDone), Ordering::Relaxed);
+    }
+
+    /// Requests are listed after policies.
+    fn state(&self) -> Result<(), String> {
+        let awaited = match (self.policies.load(Ordering::Relaxed), self.requests.load(Ordering::Relaxed)) {
+            (true, true) => return Ok(()),
+            (true, false) => "AccessRequests",
+            (false, _) => "AccessPolicies",
+        };
+        Err(format!("all {awaited} are being listed; before that nothing is given or taken away"))
     }
 }
 
@@ -244,6 +277,7 @@ impl Context {
                 .map(drop)
                 .map_err(Clone::clone),
             clocks: self.api_server_clock_problem().map_or(Ok(()), Err),
+            requests: self.listed.state(),
             realms: self.realms.iter().map(|(name, realm)| (name.clone(), self.state_of(realm))).collect(),
         }
     }
@@ -323,13 +357,15 @@ impl Privilege {
 pub struct Health {
     guard: Result<(), String>,
     clocks: Result<(), String>,
+    requests: Result<(), String>,
     realms: BTreeMap<String, Result<String, String>>,
 }
 
 impl Health {
-    /// Ready if something can be granted: the admission policies are in force, the clocks agree, and there is a realm to work in.
+    /// Ready if something can be granted: the admission policies are in force, the clocks agree, all requests are known, and there is
+    /// a realm to work in.
     pub fn is_ready(&self) -> bool {
-        self.guard.is_ok() && self.clocks.is_ok() && self.realms.values().any(Result::is_ok)
+        self.guard.is_ok() && self.clocks.is_ok() && self.requests.is_ok() && self.realms.values().any(Result::is_ok)
     }
 }
 
@@ -338,6 +374,7 @@ impl fmt::Display for Health {
         let ok = |state: &Result<(), String>| state.clone().map(|()| "ok".to_owned());
         write!(f, "{}", line("admission policies", &ok(&self.guard)))?;
         write!(f, "{}", line("clocks", &ok(&self.clocks)))?;
+        write!(f, "{}", line("requests", &ok(&self.requests)))?;
         for (name, state) in &self.realms {
             write!(f, "{}", line(&format!("realm {name}"), state))?;
         }

@@ -3,17 +3,14 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{
-    Api, ResourceExt,
-    core::{ApiResource, DynamicObject},
-    runtime::controller::Action,
-};
+use kube::{Api, Resource, ResourceExt, runtime::controller::Action};
 use tokio::time::Instant;
 
 use super::{
     Context, Urgency,
     error::{ApiError, Error, limited},
-    fence, lenient,
+    fence,
+    lenient::Lenient,
     next_look::{Wait, until},
     report,
 };
@@ -29,7 +26,7 @@ const MAX_STEPS: usize = 32;
 /// For so long, and no longer, a removal that is due waits for what somebody else writes all the time.
 const HELD_UP: Duration = Duration::from_secs(2);
 
-/// For so long, and no longer, a turn is waited for with what is done in hand: a process that stops waits for it.
+/// For so long, and no longer, a process that stops waits for a turn with what is done in hand.
 const KEPT: Duration = Duration::from_secs(10);
 
 /// How long a request leaves the way to another of the same person that falls due.
@@ -103,10 +100,16 @@ impl Context {
             let held_up = step + 1 == MAX_STEPS || refused.is_some_and(|since| since.elapsed() > HELD_UP);
             let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
             let step = match Box::pin(self.step(&believed, &object, outcomes.clone(), held_up)).await {
-                // What is done is not lost for want of a turn: all who wait would do it once more. What failed is tried again.
-                Err(Error::WriteStatus(ApiError::NoTurn))
-                    if is_done(&outcomes) && done_at.is_some_and(|done| done.elapsed() < KEPT) =>
-                {
+                // Where many end, what is done is not lost for want of a turn: all who wait would do it once more. What failed is
+                // tried again.
+                Err(error) if error.is_for_want_of_a_turn() && self.waits_for_a_turn(done_at) => {
+                    let is_over = self.index.newest(request).stored.phase().is_some_and(Phase::is_final);
+                    if is_over {
+                        // All is said by now, and only the finalizer is left.
+                        outcomes.clear();
+                    } else if !is_done(&outcomes) {
+                        return Err(error);
+                    }
                     continue;
                 }
                 // Its own end is decided on at once; another's needs what is locked here.
@@ -137,6 +140,11 @@ impl Context {
             }
         }
         Err(Error::Unsettled(MAX_STEPS))
+    }
+
+    /// Whether there is time to wait for a turn with what was done then.
+    fn waits_for_a_turn(&self, done_at: Option<Instant>) -> bool {
+        !*self.stop.borrow() || done_at.is_some_and(|done| done.elapsed() < KEPT)
     }
 
     /// One step. `None` if somebody else wrote in between: look and decide again.
@@ -374,11 +382,11 @@ impl Context {
 
     /// Brings the index up to date with what somebody else wrote. Says whether the object is still there.
     pub async fn read_again(&self, object: &AccessRequest) -> Result<bool, Error> {
-        let (namespace, kind) = (object.namespace().unwrap_or_default(), ApiResource::erase::<AccessRequest>(&()));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
+        let namespace = object.namespace().unwrap_or_default();
+        let api: Api<Lenient<AccessRequest>> = Api::namespaced(self.client.clone(), &namespace);
         let read = limited(api.get_opt(&object.name_any())).await.map_err(Error::ReadRequest)?;
-        let Some(read) = read.filter(|read| read.metadata.uid == object.metadata.uid) else { return Ok(false) };
-        self.index.put(lenient::read(&read).map_err(Error::Unreadable)?);
+        let Some(read) = read.filter(|read| read.meta().uid == object.metadata.uid) else { return Ok(false) };
+        self.index.put(read.read().map_err(Error::Unreadable)?);
         Ok(true)
     }
 }

@@ -10,7 +10,7 @@ use futures::{FutureExt, Stream, StreamExt, TryStreamExt, channel, future, strea
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{ApiResource, DynamicObject},
+    api::ObjectMeta,
     runtime::{
         WatchStreamExt, applier,
         controller::{Action, Config, Error as ControllerError},
@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{
-    Context, Differences, DueFirst, Error, Index, Locks, Realm, Record, Settling, lenient, policies, reach, reconcile,
-    vanished,
+    Context, Differences, DueFirst, Error, Index, Listed, Locks, Realm, Record, Settling, lenient::Lenient, policies,
+    reach, reconcile, vanished,
 };
 use crate::{
     api::{AccessPolicy, AccessRequest},
@@ -42,9 +42,9 @@ const TRY_GUARD: Duration = Duration::from_secs(2);
 /// How often the store is looked through for what is over.
 const SWEEP: Duration = Duration::from_mins(1);
 
-/// So many objects are listed at a time: what is read of them takes several times their size in memory meanwhile. Smaller pages
-/// keep a start waiting: the API server needs some 25 ms for each, and 0.2 ms for each object (Kubernetes 1.36, 100,000 objects).
-const PAGE: u32 = 250;
+/// So many objects are listed at a time: their text and what is read of it are in memory at once. Smaller pages keep a start
+/// waiting: the API server needs some 25 ms for each, and 0.2 ms for each object (Kubernetes 1.36, 100,000 objects).
+pub(super) const PAGE: u32 = 250;
 
 /// How long one watch lasts, in seconds; then it is begun anew where it was.
 const WATCH: u32 = 10;
@@ -92,6 +92,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     let context = Arc::new(Context {
         record: Record::new(client.clone(), guard.namespace()),
         writes: Arc::default(),
+        listed: Listed::default(),
         index: Index::new(requests.clone(), keyring.clone(), gone, leadership.clone()),
         policies: policies.clone(),
         policy_reads: policies::Reads::holding(policies::READS),
@@ -103,6 +104,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         due_first: DueFirst::default(),
         differences: Differences::default(),
         woken: wake,
+        stop: stop.clone(),
         release,
         guard_state: std::sync::Mutex::new(Err("not asked yet".into())),
         older_key: 0.into(),
@@ -117,8 +119,11 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
     tell_of(&context.release);
     // A policy's change is news for itself, for other policies (grants that make approvers) and for its requests.
     let (news, _) = broadcast::channel(1024);
-    let policy_changes = watched(Api::<AccessPolicy>::all(client.clone()), tell(news.clone()));
-    let policy_changes = reflector::reflector(policy_writer, policy_changes).touched_objects();
+    let policy_changes = watched(Api::all(client.clone()), tell(news.clone()));
+    let following = context.clone();
+    let policy_changes = reflector::reflector(policy_writer, policy_changes);
+    let policy_changes =
+        policy_changes.inspect_ok(move |event| following.listed.follow_policies(event)).touched_objects();
     let other_policies = {
         let policies = policies.clone();
         listen(news.subscribe()).filter(|news| future::ready(news.concerns_other_policies())).flat_map(move |_| {
@@ -168,16 +173,7 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
         })
         .await;
     };
-    let background = async {
-        tokio::select! {
-            () = stopped(stop.clone()) => {}
-            () = Box::pin(look_after(&context)) => {}
-            () = look_after_seals(&context, &requests) => {}
-            () = context.look_after_clocks() => {}
-            () = context.look_after_vanished(vanishing) => {}
-            () = look_after_holdings(&context, &requests) => {}
-        }
-    };
+    let background = look_after_the_rest(&context, &requests, vanishing, stop.clone());
     let policy_loop = to_the_end(policy_loop, &policies, stop.clone());
     let request_loop = to_the_end(request_loop, &requests, stop.clone());
     tokio::join!(policy_loop, request_loop, background);
@@ -188,13 +184,12 @@ pub async fn run(wiring: Wiring, stop: watch::Receiver<bool>, started: impl FnOn
 /// A watch. An object that this version cannot read is told of and left out: it stops no other.
 /// `tell` hears of every event first, of those objects, too.
 fn watched<K>(
-    api: Api<K>,
-    mut tell: impl FnMut(&watcher::Event<DynamicObject>) + Send + 'static,
+    api: Api<Lenient<K>>,
+    mut tell: impl FnMut(&watcher::Event<Lenient<K>>) + Send + 'static,
 ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
-    let api: Api<DynamicObject> = Api::all_with(api.into_client(), &ApiResource::erase::<K>(&()));
     watcher(api, watcher::Config::default().timeout(WATCH).page_size(PAGE)).default_backoff().filter_map(move |event| {
         future::ready(match event {
             Ok(event) => {
@@ -215,10 +210,13 @@ fn changes_of_requests(
     writer: Writer<AccessRequest>,
     store: Store<AccessRequest>,
 ) -> impl Stream<Item = Result<ObjectRef<AccessRequest>, watcher::Error>> + use<> {
-    let watched = watched(Api::<AccessRequest>::all(context.client.clone()), vanished::tell(context.clone()));
+    let watched = watched(Api::all(context.client.clone()), vanished::tell(context.clone()));
     let kept = without_what_is_over(watched, context.clone(), store);
     let following = context.clone();
-    let shown = reflector::reflector(writer, kept).inspect_ok(move |event| following.index.follow(event));
+    let shown = reflector::reflector(writer, kept).inspect_ok(move |event| {
+        following.index.follow(event);
+        following.listed.follow_requests(event);
+    });
     shown.touched_objects().map_ok(|request| ObjectRef::from_obj(&request))
 }
 
@@ -258,19 +256,13 @@ fn without_what_is_over(
     stream::select(watched, over)
 }
 
-fn readable<K>(event: watcher::Event<DynamicObject>) -> Option<watcher::Event<K>>
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned,
-{
-    let read = |mut object: DynamicObject| {
-        object.metadata.managed_fields = None;
-        match lenient::read(&object) {
-            Ok(read) => Some(read),
-            Err(error) => {
-                let (name, namespace) = (object.name_any(), object.namespace());
-                tracing::error!(kind = %K::kind(&()), name, namespace, %error, "this version cannot read an object");
-                None
-            }
+fn readable<K: Resource<DynamicType = ()>>(event: watcher::Event<Lenient<K>>) -> Option<watcher::Event<K>> {
+    let read = |object: Lenient<K>| match object {
+        Lenient::Read(object) => Some(object),
+        Lenient::Unreadable { metadata, why, .. } => {
+            let ObjectMeta { name, namespace, .. } = *metadata;
+            tracing::error!(kind = %K::kind(&()), name, namespace, error = %why, "this version cannot read an object");
+            None
         }
     };
     match event {
@@ -312,7 +304,7 @@ impl News {
 }
 
 /// Turns events of the watch into news.
-fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<DynamicObject>) {
+fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<Lenient<AccessPolicy>>) {
     let mut known = HashMap::new();
     move |event| {
         let (policy, gone) = match event {
@@ -322,7 +314,7 @@ fn tell(news: broadcast::Sender<News>) -> impl FnMut(&watcher::Event<DynamicObje
             watcher::Event::InitApply(policy) | watcher::Event::Apply(policy) => (policy, false),
             watcher::Event::Delete(policy) => (policy, true),
         };
-        let (name, version) = (policy.name_any(), (policy.uid(), policy.metadata.generation));
+        let (name, version) = (policy.name_any(), (policy.uid(), policy.meta().generation));
         let before = if gone { known.remove(&name) } else { known.insert(name.clone(), version.clone()) };
         let _ = news.send(News::Of { name, spec: gone || before != Some(version) });
     }
@@ -372,6 +364,23 @@ fn request_stop<S: Stream>(queue: S, stop: watch::Receiver<bool>) -> impl Stream
 pub async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that whoever could say stop is gone.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// What goes on beside the loops.
+async fn look_after_the_rest(
+    context: &Context,
+    requests: &Store<AccessRequest>,
+    vanishing: mpsc::UnboundedReceiver<String>,
+    stop: watch::Receiver<bool>,
+) {
+    tokio::select! {
+        () = stopped(stop) => {}
+        () = Box::pin(look_after(context)) => {}
+        () = look_after_seals(context, requests) => {}
+        () = context.look_after_clocks() => {}
+        () = context.look_after_vanished(vanishing) => {}
+        () = look_after_holdings(context, requests) => {}
+    }
 }
 
 /// Keeps what `/readyz` says up to date.

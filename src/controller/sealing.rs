@@ -7,22 +7,18 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{
-    Api, Resource, ResourceExt,
-    api::ListParams,
-    core::{ApiResource, DynamicObject, ObjectList},
-    runtime::events::EventType,
-};
+use kube::{Api, Resource, ResourceExt, api::ListParams, core::ObjectList, runtime::events::EventType};
 use tokio::time::Instant;
 
 use super::{
     Context, Urgency,
     error::{Error, chain},
     index::{Known, Named},
-    lenient,
+    lenient::Lenient,
     policies::{Depth, words},
     realm::{locate, pinned},
     report,
+    run::PAGE,
 };
 use crate::{
     api::{
@@ -36,8 +32,6 @@ use crate::{
 const LOOK_AT_KEYS: Duration = Duration::from_secs(15);
 /// The pause between two requests that get a seal of the newest key: what people wait for comes first.
 const PACE: Duration = Duration::from_millis(20);
-/// So many requests are listed at a time.
-const PAGE: u32 = 500;
 
 impl Context {
     /// Tells once that a request's status is not ours.
@@ -180,7 +174,7 @@ impl Context {
             if older.is_empty() {
                 self.older_key.store(0, Ordering::Relaxed);
             } else if settled.as_deref() != Some(newest) {
-                match self.seal_with(newest).await {
+                match Box::pin(self.seal_with(newest)).await {
                     Ok(true) => {
                         tracing::info!(
                             key = newest,
@@ -200,23 +194,21 @@ impl Context {
     /// Seals with this key what is sealed with another, of all requests in the API server: what is over is not in memory. Whether
     /// nothing was left to do.
     async fn seal_with(&self, key: &str) -> Result<bool, kube::Error> {
-        let requests: Api<DynamicObject> =
-            Api::all_with(self.client.clone(), &ApiResource::erase::<AccessRequest>(&()));
+        let requests: Api<Lenient<AccessRequest>> = Api::all(self.client.clone());
         let (mut found, left) = (0, self.index.coming_with_another_key(key));
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let ObjectList { items, metadata, .. } = requests.list(&page).await?;
-            let otherwise = |object: &DynamicObject| {
-                object.data["status"]["seal"].as_str().is_some_and(|seal| seal::key_id(seal) != Some(key))
-            };
-            for object in items.into_iter().filter(otherwise) {
+            let otherwise =
+                |read: &Lenient<AccessRequest>| read.seal().is_some_and(|seal| seal::key_id(seal) != Some(key));
+            for request in items.into_iter().filter(otherwise) {
                 found += 1;
-                let sealed = match lenient::read(&object) {
+                let (name, namespace) = (request.name_any(), request.namespace());
+                let sealed = match request.read() {
                     Ok(request) => self.seal_again(&Arc::new(request), key).await,
                     Err(error) => Err(Error::Unreadable(error)),
                 };
                 if let Err(error) = sealed {
-                    let (name, namespace) = (object.name_any(), object.namespace());
                     tracing::warn!(name, namespace, error = error.chain(), "cannot seal with the new key");
                 }
                 tokio::time::sleep(PACE).await;

@@ -6,19 +6,18 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use kube::{
     Resource, ResourceExt,
-    core::DynamicObject,
     runtime::{events::EventType, watcher},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Context, index::hash_of, next_look::Wait};
+use super::{Context, index::hash_of, lenient::Lenient, next_look::Wait};
 use crate::api::AccessRequest;
 
 /// How long to wait where nothing says when to look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Turns events of the watch into UIDs of requests that are gone. Objects that cannot be read are there all the same.
-pub fn tell(context: Arc<Context>) -> impl FnMut(&watcher::Event<DynamicObject>) {
+pub fn tell(context: Arc<Context>) -> impl FnMut(&watcher::Event<Lenient<AccessRequest>>) {
     // While all there is comes anew: what is live and was not seen yet, and what was seen.
     let (mut missing, mut seen) = (HashSet::new(), HashSet::new());
     move |event| match event {
@@ -27,7 +26,7 @@ pub fn tell(context: Arc<Context>) -> impl FnMut(&watcher::Event<DynamicObject>)
             seen.clear();
         }
         watcher::Event::InitApply(object) => {
-            let uid = object.metadata.uid.as_deref().unwrap_or_default();
+            let uid = object.meta().uid.as_deref().unwrap_or_default();
             missing.remove(uid);
             seen.insert(hash_of(uid));
         }
@@ -37,7 +36,7 @@ pub fn tell(context: Arc<Context>) -> impl FnMut(&watcher::Event<DynamicObject>)
             }
             context.index.keep_over(&std::mem::take(&mut seen));
         }
-        watcher::Event::Delete(object) => drop(object.metadata.uid.as_ref().map(|uid| context.index.is_gone(uid))),
+        watcher::Event::Delete(object) => drop(object.meta().uid.as_ref().map(|uid| context.index.is_gone(uid))),
         watcher::Event::Apply(_) => {}
     }
 }

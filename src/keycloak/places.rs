@@ -3,7 +3,7 @@
 //!
 //! What helps is measured. While calls wait for a place, a look at some answers tells at which rate they come, and it is compared with
 //! that at another width: if half of what was added arrives, more places help, else fewer do. A width that could not be
-//! judged is left again. Whoever refuses many is asked less in any case, but removals keep some places always.
+//! judged is left again. Where answers take quite another time than they did, what was found before does not count. Whoever refuses many is asked less in any case, but removals keep some places always.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,6 +25,8 @@ const LEAST: usize = 4;
 const LOOK: u32 = 32;
 /// Looks until it is tried again whether another width helps.
 const REST: u32 = 16;
+/// A server whose answers take so many times as long as they did, or so many times less, is not as it was.
+const CHANGED: u32 = 4;
 /// A look does not go on after such a pause: nothing was asked then.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A server whose answers take longer than this may have too much to do.
@@ -91,6 +93,8 @@ pub(super) struct Width {
     before: Option<(usize, f64)>,
     /// Looks that are still waited.
     rests: u32,
+    /// How long an answer took in the look before, if there was one.
+    usual: Option<Duration>,
 }
 
 /// What was seen since the last change or look.
@@ -114,7 +118,7 @@ pub(super) struct Answer {
 
 impl Default for Width {
     fn default() -> Self {
-        Self { step: FIRST, look: Look::default(), before: None, rests: 0 }
+        Self { step: FIRST, look: Look::default(), before: None, rests: 0, usual: None }
     }
 }
 
@@ -158,8 +162,12 @@ impl Width {
         }
         let Look { answers, took, refused, waited, .. } = std::mem::take(&mut self.look);
         let rate = f64::from(answers) / now.duration_since(began).as_secs_f64().max(0.001);
-        let slow = took / answers > QUICK;
-        let before = self.before.take();
+        let each = took / answers;
+        let slow = each > QUICK;
+        let mut before = self.before.take();
+        if self.usual.replace(each).is_some_and(|usual| each > usual * CHANGED || each * CHANGED < usual) {
+            (before, self.rests) = (None, 0);
+        }
         if refused * 5 >= answers {
             (self.step, self.rests) = (self.step.saturating_sub(1), 0);
         } else if waited * 4 >= answers {
@@ -254,6 +262,17 @@ mod tests {
         assert!(seen.iter().filter(|width| **width == 8).count() > 80, "{seen:?}");
         let seen = widths(&mut Width::default(), |width| busy(3000, Duration::from_millis(10), width), 100);
         assert_eq!(seen.last(), Some(&16), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_becomes_slow_is_looked_at_anew() {
+        // However far it was known: also while a width was just being tried.
+        for looks in 1..30 {
+            let mut width = Width::default();
+            widths(&mut width, |width| busy(300, Duration::from_millis(10), width), looks);
+            let seen = widths(&mut width, |_| (Duration::from_secs(1), 0), 6);
+            assert_eq!(seen.last(), Some(&16), "after {looks} looks: {seen:?}");
+        }
     }
 
     #[tokio::test]

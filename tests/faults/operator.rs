@@ -164,11 +164,16 @@ impl Operator {
         (self.starts.load(Ordering::Acquire), *self.started.lock().expect("lock"))
     }
 
+    /// Whether it says that it is ready, and what else it says.
+    pub async fn health(&self) -> Option<(bool, String)> {
+        let answer = reqwest::get(&format!("http://127.0.0.1:{}/readyz", self.port)).await.ok()?;
+        Some((answer.status().is_success(), answer.text().await.ok()?))
+    }
+
     /// Waits until it says that it is ready.
     pub async fn is_ready(&self) {
         let begin = Instant::now();
-        let url = format!("http://127.0.0.1:{}/readyz", self.port);
-        while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+        while !self.health().await.is_some_and(|(ready, _)| ready) {
             assert!(begin.elapsed() < Duration::from_mins(2), "the operator is not ready: {}", self.log.display());
             sleep(Duration::from_millis(50)).await;
         }

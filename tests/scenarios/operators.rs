@@ -41,6 +41,8 @@ pub struct Start<'a> {
     pub env: Vec<(&'static str, String)>,
     /// The realms are called so in Keycloak, which has none of this name.
     pub realms: Option<&'a str>,
+    /// How long its lease lasts, if not [`LEASE`].
+    pub lease: Option<Duration>,
 }
 
 impl World {
@@ -81,7 +83,12 @@ impl World {
         let child = Command::new(&self.stack.operator.binary)
             .args(["run", "--config"])
             .arg(config)
-            .args(["--listen", &address.to_string(), "--lease-duration", &format!("{}s", LEASE.as_secs())])
+            .args([
+                "--listen",
+                &address.to_string(),
+                "--lease-duration",
+                &format!("{}s", how.lease.unwrap_or(LEASE).as_secs()),
+            ])
             .env("KUBECONFIG", kubeconfig)
             .env("HOSTNAME", &name)
             .envs(how.env)

@@ -277,7 +277,9 @@ async fn probes_and_metrics_tell_how_the_operator_is() {
     assert_eq!((alive, ready, status), (200, 200, 200));
     let lends = "with manage-users the operator could lend any role that is not of Keycloak's administration";
     let realm = format!("[+] realm prod: ok; {lends}");
-    for line in ["[+] lease: this process leads", "[+] admission policies: ok", "[+] clocks: ok", &*realm] {
+    for line in
+        ["[+] lease: this process leads", "[+] admission policies: ok", "[+] clocks: ok", "[+] requests: ok", &*realm]
+    {
         assert!(text.lines().any(|other| other == line), "{line:?} is missing in: {text}");
     }
     let value = |name: &str| -> f64 {
