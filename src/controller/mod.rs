@@ -310,9 +310,10 @@ impl Context {
             request.phase() == Some(Phase::Active) && conditions.iter().any(|condition| condition.reason == TAKEN_AWAY)
         };
         let late = |request: &&Request| request.due_since().is_some_and(|due| later(due, OVERDUE) <= now);
+        let still_there = |request: &&Request| !self.is_proved_gone(request);
         Snapshot {
             phases: requests.iter().filter_map(Request::phase).collect(),
-            overdue: requests.iter().filter(live).filter(late).count(),
+            overdue: requests.iter().filter(live).filter(late).filter(still_there).count(),
             taken_away: requests.iter().filter(lacks).count(),
             in_force: self.guard_state.lock().unwrap_or_else(PoisonError::into_inner).is_ok(),
             realms: self.realms.iter().map(|(name, realm)| (name.clone(), realm.state().is_ok())).collect(),

@@ -7,7 +7,7 @@ use kube::{Api, Resource, ResourceExt, runtime::controller::Action};
 use tokio::time::Instant;
 
 use super::{
-    Context, Urgency,
+    Context, Memory, Urgency,
     error::{ApiError, Error, limited},
     fence,
     lenient::Lenient,
@@ -26,7 +26,7 @@ const MAX_STEPS: usize = 32;
 /// For so long, and no longer, a removal that is due waits for what somebody else writes all the time.
 const HELD_UP: Duration = Duration::from_secs(2);
 
-/// For so long, and no longer, a process that stops waits for a turn with what is done in hand.
+/// For so long, and no longer, a turn is waited for with what was given in hand, or what a process that stops has taken away.
 const KEPT: Duration = Duration::from_secs(10);
 
 /// How long a request leaves the way to another of the same person that falls due.
@@ -77,7 +77,9 @@ impl Context {
     /// Step by step, until there is nothing to do now.
     async fn take_steps(&self, request: &Arc<AccessRequest>) -> Result<Wait, Error> {
         let (mut outcomes, mut done_at, mut refused) = (Vec::new(), None::<Instant>, None::<Instant>);
-        for step in 0..MAX_STEPS {
+        let mut steps = 0;
+        while steps < MAX_STEPS {
+            steps += 1;
             let known = self.index.newest(request);
             self.tell_of_a_forged_status(&known);
             let waits = known.believed(None).and_then(|(request, _)| self.waits_for_what_is_due(&request));
@@ -97,19 +99,20 @@ impl Context {
             }
             // As it is before anything is asked: what changes while this step decides and writes is news afterwards.
             let (policy, woken) = (self.known_policy(&object), self.woken(&believed.uid));
-            let held_up = step + 1 == MAX_STEPS || refused.is_some_and(|since| since.elapsed() > HELD_UP);
+            let held_up = steps == MAX_STEPS || refused.is_some_and(|since| since.elapsed() > HELD_UP);
             let own_end = || believed.deadline().map(|deadline| self.until(&object, deadline));
             let step = match Box::pin(self.step(&believed, &object, outcomes.clone(), held_up)).await {
-                // Where many end, what is done is not lost for want of a turn: all who wait would do it once more. What failed is
-                // tried again.
-                Err(error) if error.is_for_want_of_a_turn() && self.waits_for_a_turn(done_at) => {
-                    let is_over = self.index.newest(request).stored.phase().is_some_and(Phase::is_final);
-                    if is_over {
+                // What is done is not lost for want of a turn: all who wait would do it once more. What failed is tried again.
+                Err(error) if error.is_for_want_of_a_turn() && self.waits_for_a_turn(&believed, done_at) => {
+                    let trusted = self.index.newest(request).trusted;
+                    if trusted.and_then(|trusted| trusted.phase()).is_some_and(Phase::is_final) {
                         // All is said by now, and only the finalizer is left.
                         outcomes.clear();
                     } else if !is_done(&outcomes) {
                         return Err(error);
                     }
+                    // It has waited long enough to be no hot loop.
+                    steps -= 1;
                     continue;
                 }
                 // Its own end is decided on at once; another's needs what is locked here.
@@ -142,9 +145,10 @@ impl Context {
         Err(Error::Unsettled(MAX_STEPS))
     }
 
-    /// Whether there is time to wait for a turn with what was done then.
-    fn waits_for_a_turn(&self, done_at: Option<Instant>) -> bool {
-        !*self.stop.borrow() || done_at.is_some_and(|done| done.elapsed() < KEPT)
+    /// Whether there is time to wait for a turn with what was done then: where many end, as long as they take.
+    fn waits_for_a_turn(&self, request: &Request, done_at: Option<Instant>) -> bool {
+        let ends = domain::is_ending(request, Timestamp::now()) && !*self.stop.borrow();
+        ends || done_at.is_some_and(|done| done.elapsed() < KEPT)
     }
 
     /// One step. `None` if somebody else wrote in between: look and decide again.
@@ -352,6 +356,17 @@ impl Context {
         if names.peek().is_some() {
             self.memory().entry(uid.to_owned()).or_default().gone.extend(names);
         }
+    }
+
+    /// Whether all that a request gave is proved gone, and only its status does not say so yet.
+    pub fn is_proved_gone(&self, request: &Request) -> bool {
+        let memory = self.memory();
+        let Some(Memory { gone, .. }) = memory.get(&request.uid) else { return false };
+        request
+            .status
+            .grant
+            .as_ref()
+            .is_some_and(|grant| grant.targets.iter().all(|target| gone.contains(&target.name)))
     }
 
     /// What is given from now on is not gone any more.

@@ -440,7 +440,11 @@ fn request_failed(request: &Arc<AccessRequest>, error: &Error, context: &Context
 
 fn failed<K: Resource<DynamicType = ()>>(kind: &str, object: &K, error: &Error, wait: Duration) -> Action {
     let (name, namespace) = (object.name_any(), object.namespace());
-    tracing::warn!(kind, name, namespace, error = error.chain(), ?wait, "trying again");
+    if error.is_for_want_of_a_turn() {
+        tracing::debug!(kind, name, namespace, error = error.chain(), ?wait, "waits for a turn");
+    } else {
+        tracing::warn!(kind, name, namespace, error = error.chain(), ?wait, "trying again");
+    }
     Action::requeue(wait)
 }
 

@@ -94,7 +94,7 @@ pub(super) struct Width {
     /// Looks that are still waited.
     rests: u32,
     /// How long an answer took in the look before, if there was one.
-    usual: Option<Duration>,
+    took_before: Option<Duration>,
 }
 
 /// What was seen since the last change or look.
@@ -118,7 +118,7 @@ pub(super) struct Answer {
 
 impl Default for Width {
     fn default() -> Self {
-        Self { step: FIRST, look: Look::default(), before: None, rests: 0, usual: None }
+        Self { step: FIRST, look: Look::default(), before: None, rests: 0, took_before: None }
     }
 }
 
@@ -164,12 +164,14 @@ impl Width {
         let rate = f64::from(answers) / now.duration_since(began).as_secs_f64().max(0.001);
         let each = took / answers;
         let slow = each > QUICK;
-        let mut before = self.before.take();
-        if self.usual.replace(each).is_some_and(|usual| each > usual * CHANGED || each * CHANGED < usual) {
-            (before, self.rests) = (None, 0);
-        }
+        let before = self.before.take();
+        let other_time = |took: Duration| each > took * CHANGED || each * CHANGED < took;
+        let changed = self.took_before.replace(each).is_some_and(other_time);
         if refused * 5 >= answers {
             (self.step, self.rests) = (self.step.saturating_sub(1), 0);
+        } else if changed {
+            // What was found before does not count any more, and this may be some of each.
+            self.rests = 0;
         } else if waited * 4 >= answers {
             self.compare(rate, slow, before);
         } else if let Some((width, _)) = before {
@@ -270,8 +272,23 @@ mod tests {
         for looks in 1..30 {
             let mut width = Width::default();
             widths(&mut width, |width| busy(300, Duration::from_millis(10), width), looks);
-            let seen = widths(&mut width, |_| (Duration::from_secs(1), 0), 6);
+            let seen = widths(&mut width, |_| (Duration::from_secs(1), 0), 8);
             assert_eq!(seen.last(), Some(&16), "after {looks} looks: {seen:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_of_which_each_look_says_something_else_keeps_its_places() {
+        for times in [[20, 150], [150, 700], [10, 1000]] {
+            let (mut width, mut now) = (Width::default(), Instant::now());
+            // A look begins with an answer and has so many more.
+            for i in 0..(LOOK + 1) * 100 {
+                let took = Duration::from_millis(times[usize::from((i / (LOOK + 1)).is_multiple_of(2))]);
+                now += took / u32::try_from(width.now()).unwrap_or(1);
+                width.waited();
+                width.decide(Answer { took, refused: false }, now);
+                assert!((6..=12).contains(&width.now()), "{times:?}: {}", width.now());
+            }
         }
     }
 

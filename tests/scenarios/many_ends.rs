@@ -26,12 +26,14 @@ use crate::{
 /// So many grants, unless `HALLPASS_GRANTS` says otherwise.
 const GRANTS: usize = 100;
 /// So many where Keycloak is slow.
-const SLOW_GRANTS: usize = 100;
+const SLOW_GRANTS: usize = 120;
 /// How slow.
-const DELAY: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_millis(1500);
+/// Who is removed later than this has said so before; and as much again as it takes to say so.
+const SAID_AFTER: Duration = Duration::from_millis(10_000 + 500);
 /// So many where the API server is slow, and how slow: their statuses take longer than a turn is waited for by a process that stops.
-const TOLD_SLOWLY: usize = 110;
-const TOLD_AFTER: Duration = Duration::from_millis(1800);
+const TOLD_SLOWLY: usize = 160;
+const TOLD_AFTER: Duration = Duration::from_millis(1200);
 /// So many removals the operator has under way at once.
 const AT_ONCE: u32 = 8;
 
@@ -62,7 +64,7 @@ async fn many_that_end_in_the_same_second_are_gone_soon() {
     tell(&lags);
     let [late, repeated] = lags.map(|lags| percentile(&lags, 99));
     assert!(late < Duration::from_secs(10) + Duration::from_millis(20) * crowd.size(), "{late:?}");
-    // A removal whose status could not be written in time is repeated before that is written.
+    // A removal whose status was refused, or left without an answer, is repeated before that is written.
     assert!(repeated < Duration::from_secs(10) + Duration::from_millis(100) * crowd.size(), "{repeated:?}");
     assert!(holders(&w.keycloak, &role).await.is_empty(), "nobody has it");
     w.clean_up().await;
@@ -115,6 +117,7 @@ async fn many_that_end_while_keycloak_is_slow_are_gone_as_soon_as_its_answers_al
     gate.is(Mode::Open);
     let lags = lags(&gated, &crowd, end).await;
     tell(&lags);
+    let late = lags[0].iter().filter(|lag| **lag > SAID_AFTER).count();
     let [first, last] = lags.map(|lags| percentile(&lags, 100));
     assert!(first > DELAY, "it was slow: {first:?}");
     assert!(last < limit, "{last:?}");
@@ -130,7 +133,7 @@ async fn many_that_end_while_keycloak_is_slow_are_gone_as_soon_as_its_answers_al
         assert!(said.1.iter().all(|phase| *phase == Phase::Revoking), "{name}: {told:?}");
         revoking += usize::from(!said.1.is_empty());
     }
-    assert!(revoking >= grants / 8, "{revoking} of {grants} said that they were being revoked");
+    assert!(revoking >= late, "{revoking} of the {late} that took long said that they were being revoked");
     w.clean_up().await;
     crowd.leave(&gated).await;
     gated.clean_up().await;
@@ -151,21 +154,27 @@ async fn many_that_end_while_the_api_server_is_slow_are_removed_once() {
     let role = w.keycloak.realm_role("admin").await;
     let policy = w.policy("oncall").realm_role("admin", &role.name).everybody().automatic().ready().await;
     let crowd = Crowd::of(&w.keycloak, TOLD_SLOWLY).await;
-    let end = from_now(Duration::from_secs(45));
+    let end = from_now(Duration::from_mins(1));
     crowd.ask(&w, &policy, |_| end).await;
     crowd.have_it(&w, end).await;
     // when
     gate.is(Mode::Slow(TOLD_AFTER));
     comes(end).await;
     let begin = Instant::now();
-    are_in_phase(&w, Phase::Expired, TOLD_SLOWLY, crowd.patience()).await.unwrap();
+    let metrics = async {
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        operator.ask("/metrics").await.unwrap().1
+    };
+    let (all, metrics) = tokio::join!(are_in_phase(&w, Phase::Expired, TOLD_SLOWLY, crowd.patience()), metrics);
+    all.unwrap();
     let told = begin.elapsed();
     gate.is(Mode::Open);
     // then
     let lags = lags(&w.keycloak, &crowd, end).await;
     tell(&lags);
     println!("told after {told:?}");
-    assert!(told > Duration::from_secs(10), "longer than a turn is waited for while the process stops: {told:?}");
+    assert!(told > Duration::from_secs(11), "longer than anything else waits for a turn: {told:?}");
+    assert!(metrics.contains("\nhallpass_overdue_revocations 0\n"), "nobody has it any more: {metrics}");
     assert_eq!(lags[0], lags[1], "what is gone waits for its status, and is not removed once more: {}", operator.log());
     assert!(!operator.log().contains("other writes yet"), "and nobody has to read of it: {}", operator.log());
     w.own_operators_are_over(vec![operator]).await;
