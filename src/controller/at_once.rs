@@ -24,7 +24,7 @@ const SHOWN_AFTER: Duration = Duration::from_secs(10);
 impl Context {
     /// The status that need not be written before what a request lent goes: its time is up, which is on record since the
     /// beginning, and says all that Revoking would. Nothing that was sent before can change it or another one of the same
-    /// person, and nothing of it is gone already.
+    /// person, and nothing of it is remembered as gone.
     pub fn goes_at_once<'a>(
         &self,
         request: &Request,

@@ -56,6 +56,7 @@ impl Protocol {
             && known.found.is_none()
             && due
             && begins
+            && !outcomes.contains(&Some(Came::Removed))
             && decided.effects != Todo::default()
             && unmaps_only;
         if fences && open && !other.vanished && !other.fenced {

@@ -57,6 +57,7 @@ worlds! {
     a_request_is_destroyed: Budget { vanish: 1, ..NOTHING },;
     a_write_or_its_answer_is_lost: Budget { faults: 1, ..NOTHING },;
     two_targets: Budget { admin: 1, ..NOTHING }, wants: [&[0], &[1]];
+    two_targets_of_one: Budget { faults: 1, ..NOTHING }, wants: [&[0, 1], &[]];
 }
 
 /// The worlds of `make model`, one after another: each has as many states as the machine has time for.
