@@ -72,7 +72,7 @@ func TestTheImageHoldsTheBinaryTheAuthoritiesAndTheLicencesAndNoShell(t *testing
 		t.Fatal(err)
 	}
 	if config.Architecture != "arm64" || config.Config.User != "65532:65532" || config.Config.Entrypoint[0] != "/hallpass" ||
-		config.Config.Labels["org.opencontainers.image.version"] != "1.2.3" {
+		config.Config.Labels["org.opencontainers.image.version"] != "1.2.3" || !slices.Contains(config.Config.Env, memory) {
 		t.Errorf("%+v", config)
 	}
 	layers, err := image.Layers()
