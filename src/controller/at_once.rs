@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{AccessRequest, AccessRequestStatus, Phase},
-    domain::{Decision, Effect, Outcome, Request},
+    domain::{Decision, Effect, Outcome, OutcomeResult, Request},
 };
 
 /// What is due goes before its status says Revoking. If that takes longer than this, the status says so meanwhile: not earlier, since
@@ -24,12 +24,13 @@ const SHOWN_AFTER: Duration = Duration::from_secs(10);
 impl Context {
     /// The status that need not be written before what a request lent goes: its time is up, which is on record since the
     /// beginning, and says all that Revoking would. Nothing that was sent before can change it or another one of the same
-    /// person, and nothing of it is remembered as gone.
+    /// person, and nothing of it is gone already: that is put on record first.
     pub fn goes_at_once<'a>(
         &self,
         request: &Request,
         decision: &'a Decision,
         removals: &[Effect],
+        outcomes: &[Outcome],
         now: Timestamp,
     ) -> Option<&'a AccessRequestStatus> {
         let status = decision.status.as_deref().filter(|status| status.phase == Some(Phase::Revoking))?;
@@ -37,6 +38,7 @@ impl Context {
             && request.forged.is_none()
             && !removals.is_empty()
             && removals.len() == decision.effects.len()
+            && !outcomes.iter().any(|outcome| outcome.result == OutcomeResult::Removed)
             && self.index.is_fenced(&request.uid)
             && !self.index.is_vanished(&request.uid)
             && self.unfenced_others(request).is_empty();

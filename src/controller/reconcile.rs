@@ -161,7 +161,6 @@ impl Context {
     ) -> Result<Option<Step>, Error> {
         let (now, mut clocks) = (Timestamp::now(), Going::now());
         let not_removed = outcomes.iter().any(Outcome::has_failed);
-        let gone_already = outcomes.iter().any(|outcome| outcome.result == OutcomeResult::Removed);
         let siblings = self.siblings(request);
         let due = self.next_due(request, object, &siblings, now);
         let observed = Box::pin(self.observe(request, siblings, outcomes, now));
@@ -196,8 +195,7 @@ impl Context {
         if waits_for_others && !Box::pin(self.is_fenced(request, urgency)).await? {
             return Ok(None);
         }
-        let at_once = self.goes_at_once(request, &decision, &removals, now).filter(|_| !gone_already);
-        if let Some(status) = at_once {
+        if let Some(status) = self.goes_at_once(request, &decision, &removals, &observed.outcomes, now) {
             let gone = Box::pin(self.remove_at_once(object, status, &decision.effects)).await?;
             return Ok(gone.map(|(recorded, outcomes)| Step { decision, recorded, outcomes }));
         }

@@ -3,7 +3,8 @@
 //!
 //! What helps is measured. While calls wait for a place, a look at some answers tells at which rate they come, and it is compared with
 //! that at another width: if half of what was added arrives, more places help, else fewer do. A width that could not be
-//! judged is left again. Where answers take quite another time than they did, what was found before does not count. Whoever refuses many is asked less in any case, but removals keep some places always.
+//! judged is left again. Where answers take quite another time than they did, what was found before does not count. Whoever refuses
+//! many is asked less in any case, but removals keep some places always.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
